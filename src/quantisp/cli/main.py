@@ -1,0 +1,57 @@
+"""The command line: every command, and what an error looks like."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import typer
+
+from quantisp.cli.train import train_command
+from quantisp.errors import QuantispError
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    name="quantisp",
+    help="How many bits does an image-restoration network need?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+# Typer brings its own copy of click; this is the class of all mistakes on the command line.
+UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+
+@app.callback()
+def _all_commands() -> None:
+    """How many bits does an image-restoration network need?"""
+
+
+# To add a command: one file in this folder, and one line here.
+app.command("train")(train_command)
+
+
+def main() -> None:
+    """Run a command; end with exit code 0, 1 (it failed) or 2 (bad input)."""
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        code = app(standalone_mode=False)
+    except QuantispError as error:
+        _complain(str(error))
+        code = error.exit_code
+    except UsageError as error:
+        _complain(f"{error.format_message()} See `quantisp --help`.")  # pyright: ignore[reportAttributeAccessIssue]
+        code = 2
+    except (KeyboardInterrupt, typer.Abort):
+        _complain("stopped; the same command goes on where it was")
+        code = 130
+    sys.exit(code)
+
+
+def _complain(message: str) -> None:
+    print("quantisp: " + " ".join(message.split()), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,98 @@
+"""``quantisp train``."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantisp.cli.progress import progress_bar
+
+if TYPE_CHECKING:
+    from quantisp.training import TrainProgress
+
+__all__ = ["train_command"]
+
+
+def train_command(
+    data: Annotated[
+        list[str], typer.Option(help="Pictures to train on: file, folder or glob; repeatable.")
+    ],
+    validation: Annotated[
+        list[str], typer.Option(help="Other pictures, to choose the best weights by; repeatable.")
+    ],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, curve, weights.")],
+    preset: Annotated[str, typer.Option(help="Which network.")] = "dephasenet-lite",
+    cfa: Annotated[
+        str, typer.Option(help="A CFA's name, or a tile like WBWG/BWGW/WGWR/GWRW.")
+    ] = "rgbw-kodak",
+    init: Annotated[
+        str | None, typer.Option(help="Begin from this model's weights (same preset and CFA).")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(help="Batches in all.")] = None,
+    time_limit: Annotated[
+        float | None,
+        typer.Option(help="Minutes in all, resumptions included; the schedule fits itself to it."),
+    ] = None,
+    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 1.2e-3,
+    batch: Annotated[int, typer.Option(help="Patches a step.")] = 16,
+    precision: Annotated[
+        str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where it is fast.")
+    ] = "auto",
+    seed: Annotated[int, typer.Option(help="Of patches and weights.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+) -> None:
+    """Train a network for a CFA.
+
+    A run that was stopped at any moment goes on with --resume. The best weights so far, by
+    validation, are always in OUT/model.safetensors.
+
+    Example: quantisp train --data photos/train --validation photos/val --time-limit 60 --out run
+    """
+    from quantisp.api import train_model
+    from quantisp.cfa import parse_pattern
+    from quantisp.training import TrainSettings
+
+    settings = TrainSettings(
+        seed=seed,
+        steps=steps,
+        time_limit_s=None if time_limit is None else time_limit * 60.0,
+        learning_rate=learning_rate,
+        batch=batch,
+        precision=precision,
+    )
+    with progress_bar() as bar:
+        reading = bar.add_task("reading pictures", total=None)
+        training = bar.add_task("training", total=1.0, visible=False)
+
+        def show_read(count: int, total: int) -> None:
+            bar.update(reading, completed=count, total=total)
+
+        def show(progress: TrainProgress) -> None:
+            best = max((point.psnr_db for point in progress.curve), default=None)
+            note = "" if best is None else f", best {best:.2f} dB"
+            bar.update(
+                training,
+                visible=True,
+                completed=progress.share,
+                description=f"step {progress.step}, {progress.patches_per_s:.0f} patches/s{note}",
+            )
+
+        curve = train_model(
+            preset=preset,
+            pattern=parse_pattern(cfa),
+            data=data,
+            validation=validation,
+            out=out,
+            settings=settings,
+            command=shlex.join(["quantisp", *sys.argv[1:]]),
+            init=init,
+            resume=resume,
+            on_read=show_read,
+            on_progress=show,
+        )
+    best = max(point.psnr_db for point in curve)
+    print(f"best on validation: {best:.3f} dB, in {out / 'model.safetensors'}")

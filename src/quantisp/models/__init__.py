@@ -1,0 +1,29 @@
+"""Networks that restore RGB from a mosaic, and the files that hold them."""
+
+from quantisp.models.dephasenet import PRESETS, DePhaseNet, DePhaseNetConfig
+from quantisp.models.weights import ModelFile, Provenance, model_sha256, read_model_file, write_model_file
+from quantisp.models.zoo import (
+    LoadedModel,
+    build_preset,
+    load_model_file,
+    load_own_model,
+    packaged_models,
+    presets,
+)
+
+__all__ = [
+    "PRESETS",
+    "DePhaseNet",
+    "DePhaseNetConfig",
+    "LoadedModel",
+    "ModelFile",
+    "Provenance",
+    "build_preset",
+    "load_model_file",
+    "load_own_model",
+    "model_sha256",
+    "packaged_models",
+    "presets",
+    "read_model_file",
+    "write_model_file",
+]

@@ -1,0 +1,213 @@
+"""DePhaseNet: a multi-level, multi-phase demosaicing network.
+
+Source: Seo, Kim, Lee, Choi, Song, "On quantization of convolutional neural networks for image
+restoration", Electronic Imaging 2022. The paper gives the parts (phase extractors, levels,
+subnets of residual and attention blocks, distributed attention) and the cost of 1.9 MMAC per
+pixel, but no sizes: the sizes and the wiring below are our reconstruction.
+
+The dataflow, for a 4x4 CFA such as RGBW-K (n letters, H x W px)::
+
+    mosaic 1 x H x W ─┬──────────────────────────────┬─────────────────────────┐
+                      │ PE 2: the 16 phases          │ PE 1: R, G, B, W planes │
+                      │ fold by 4                    │ fold by 2               │
+                      ▼                              ▼                         │
+             16 x H/4 x W/4                    4n x H/2 x W/2                  │ fold by 4
+                      │ 3x3                          │ 3x3                     │
+                      ▼                              ▼                         ▼
+             c2 x H/4 x W/4                    c1 x H/2 x W/2            16 x H/4 x W/4
+                      │ subnet 2                     │                         │
+                      ▼          1x1, unfold by 2    │                         │ 5x5, linear
+                      ├──────────────────────────▶ ( + )                       │ (the skip)
+                                                     │ subnet 1                │
+                                                     ▼                         ▼
+                                               c1 x H/2 x W/2            48 x H/4 x W/4
+                                                     │ 3x3, unfold by 2        │ unfold by 4
+                                                     ▼                         ▼
+                                               3 x H x W  ──────▶ ( + ) ◀── 3 x H x W
+                                                                    ▼
+                                                              RGB 3 x H x W
+
+A subnet of b residual blocks, with distributed attention (a layer-wise proportional sum)::
+
+    x0 ──▶ [residual 1] ──x1──▶ [residual 2] ──x2──▶ … ──▶ [residual b] ──xb
+                │                    │                          │
+             [gate 1]             [gate 2]                   [gate b]     gate = sigmoid(1x1, ReLU, 1x1)
+                └───── g1·x1 ───(+)──┴────── g2·x2 ────(+)──────┘
+                                                        └──▶ x0 + g1·x1 + … + gb·xb
+
+There is no pooling and no normalisation over space, so an output pixel depends on a bounded
+neighbourhood, and tiles with enough margin equal the whole picture. For another CFA, the fold
+is the smallest multiple of the tile's period that is at least 4, and half of it.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quantisp.cfa import CFAPattern, masks, pad_to_periods
+from quantisp.errors import ModelError
+
+__all__ = ["PRESETS", "DePhaseNet", "DePhaseNetConfig", "DistributedAttention"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DePhaseNetConfig:
+    """The sizes of a DePhaseNet.
+
+    Args:
+        fine_channels, fine_blocks: of the subnet at half the fold (1/2 for a 4x4 CFA).
+        coarse_channels, coarse_blocks: of the subnet at the whole fold (1/4 for a 4x4 CFA).
+        gate_reduction: how many times narrower an attention gate is inside.
+    """
+
+    fine_channels: int
+    fine_blocks: int
+    coarse_channels: int
+    coarse_blocks: int
+    gate_reduction: int = 4
+
+
+PRESETS: dict[str, DePhaseNetConfig] = {
+    "dephasenet-lite": DePhaseNetConfig(
+        fine_channels=32, fine_blocks=8, coarse_channels=96, coarse_blocks=10
+    ),
+    "dephasenet": DePhaseNetConfig(
+        fine_channels=96, fine_blocks=12, coarse_channels=256, coarse_blocks=18
+    ),
+}
+
+
+class DePhaseNet(nn.Module):
+    """Restores RGB from a mosaic.
+
+    Args:
+        config: the sizes.
+        pattern: the CFA that the network is made for, at pixel (0, 0) of its input.
+    Raises:
+        ModelError: the CFA's tile is not square, or its period is odd and cannot be halved.
+    """
+
+    # Training in bfloat16 leaves these in float32: the picture itself passes through the skip.
+    float32_layers = ("skip",)
+
+    def __init__(self, config: DePhaseNetConfig, pattern: CFAPattern) -> None:
+        super().__init__()
+        self.config = config
+        self.pattern = pattern
+        self.fold_px = _fold(pattern)
+        fine_fold = self.fold_px // 2
+        fine, coarse = config.fine_channels, config.coarse_channels
+
+        self.coarse_head = nn.Conv2d(self.fold_px**2, coarse, 3, padding=1)
+        self.coarse_subnet = DistributedAttention(coarse, config.coarse_blocks, config.gate_reduction)
+        self.coarse_to_fine = nn.Conv2d(coarse, fine * 4, 1)
+        self.fine_head = nn.Conv2d(len(pattern.letters) * fine_fold**2, fine, 3, padding=1)
+        self.fine_subnet = DistributedAttention(fine, config.fine_blocks, config.gate_reduction)
+        self.tail = nn.Conv2d(fine, 3 * fine_fold**2, 3, padding=1)
+        self.skip = nn.Conv2d(self.fold_px**2, 3 * self.fold_px**2, 5, padding=2)
+        # Which letter stands where in one fold; not learned, so not part of the weights.
+        where = masks(pattern, self.fold_px, self.fold_px).to(torch.float32)
+        self.register_buffer("letter_masks", where, persistent=False)
+        self.letter_masks: Tensor
+        _init_as_residual(self)
+
+    def forward(self, mosaic: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """Restore RGB.
+
+        Args:
+            mosaic: in [0, 1], at least one period high and wide; padded by whole periods inside.
+        Returns:
+            RGB in the domain of the mosaic, not clipped.
+        """
+        height, width = mosaic.shape[2:]
+        padded = pad_to_periods(mosaic, multiple=self.fold_px, period=self.pattern.period)
+        phases = functional.pixel_unshuffle(padded, self.fold_px)
+        planes = functional.pixel_unshuffle(self._sparse_planes(padded), self.fold_px // 2)
+
+        coarse = self.coarse_subnet(self.coarse_head(phases))
+        upward = functional.pixel_shuffle(self.coarse_to_fine(coarse), 2)
+        fine = self.fine_subnet(self.fine_head(planes) + upward)
+        residual = functional.pixel_shuffle(self.tail(fine), self.fold_px // 2)
+        linear = functional.pixel_shuffle(self.skip(phases), self.fold_px)
+        return (residual + linear)[:, :, :height, :width]
+
+    def _sparse_planes(self, padded: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n letters h w"]:
+        rows, columns = padded.shape[2] // self.fold_px, padded.shape[3] // self.fold_px
+        return padded * self.letter_masks.to(padded.dtype).repeat(1, rows, columns)
+
+
+class DistributedAttention(nn.Module):
+    """A subnet of residual blocks; its output is the proportional sum of all their outputs."""
+
+    def __init__(self, channels: int, blocks: int, gate_reduction: int) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([ResidualBlock(channels) for _ in range(blocks)])
+        self.gates = nn.ModuleList(
+            [AttentionGate(channels, gate_reduction, share=1.0 / blocks) for _ in range(blocks)]
+        )
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        total = x
+        for block, gate in zip(self.blocks, self.gates, strict=True):
+            x = block(x)
+            total = total + gate(x)
+        return total
+
+
+class ResidualBlock(nn.Module):
+    """x + conv(ReLU(conv(x))), both 3x3."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return x + self.conv2(functional.relu(self.conv1(x)))
+
+
+class AttentionGate(nn.Module):
+    """x · sigmoid(1x1(ReLU(1x1(x)))): how much of x, at each pixel and channel, goes to the sum."""
+
+    def __init__(self, channels: int, reduction: int, share: float) -> None:
+        super().__init__()
+        self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
+        self.excite = nn.Conv2d(channels // reduction, channels, 1)
+        nn.init.zeros_(self.excite.weight)
+        # Every gate begins open by `share`, so that the shares of a subnet begin with a sum of 1.
+        share = min(share, 0.5)
+        nn.init.constant_(self.excite.bias, math.log(share / (1.0 - share)))  # pyright: ignore[reportArgumentType]
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return x * torch.sigmoid(self.excite(functional.relu(self.squeeze(x))))
+
+
+def _fold(pattern: CFAPattern) -> int:
+    period = math.lcm(*pattern.period)
+    fold = period * math.ceil(4 / period)
+    if fold % 2:
+        fold *= 2
+    if fold > 16:
+        raise ModelError(
+            f"DePhaseNet folds a CFA of at most 16x16 px, {pattern} needs {fold}x{fold}: "
+            "choose a CFA with a shorter period"
+        )
+    return fold
+
+
+def _init_as_residual(net: DePhaseNet) -> None:
+    """Begin as the linear skip alone: each block and the tail begin near zero."""
+    for module in net.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.kaiming_normal_(module.conv1.weight, nonlinearity="relu")
+            nn.init.zeros_(module.conv1.bias)  # pyright: ignore[reportArgumentType]
+            with torch.no_grad():
+                module.conv2.weight.mul_(0.1)
+    with torch.no_grad():
+        net.tail.weight.mul_(0.1)

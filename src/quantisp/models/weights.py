@@ -1,0 +1,149 @@
+"""Model files: safetensors with what is needed to build the network and to trust it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from quantisp.cfa import CFAPattern
+from quantisp.errors import ModelError, OutputError
+
+__all__ = ["ModelFile", "Provenance", "model_sha256", "read_model_file", "write_model_file"]
+
+FORMAT = "quantisp-model"
+SCHEMA = "1"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where weights come from.
+
+    Args:
+        domain: of the mosaics that the network was trained on, such as ``srgb``.
+        command: the command that trained it.
+        data: the folder's name and number of pictures.
+        date: ISO 8601, UTC.
+        revision: of the source that trained it, as git names it.
+        validation_psnr_db: mean over the validation pictures, as text.
+    """
+
+    domain: str
+    command: str
+    data: str
+    date: str
+    revision: str
+    validation_psnr_db: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFile:
+    """What a model file holds."""
+
+    preset: str
+    pattern: CFAPattern
+    provenance: Provenance
+    tensors: Mapping[str, Tensor]
+
+
+def model_sha256(model: nn.Module) -> str:
+    """The digest of every tensor of a model, with its name, type and shape."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
+        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_model_file(
+    path: Path, model: nn.Module, *, preset: str, pattern: CFAPattern, provenance: Provenance
+) -> None:
+    """Write a model file whole, or not at all.
+
+    Raises:
+        OutputError: the place cannot be written to.
+    """
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
+    metadata = {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "preset": preset,
+        "cfa": json.dumps({"tile": pattern.tile, "responses": pattern.responses}),
+        **asdict(provenance),
+    }
+    partial = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        partial.write_bytes(save(tensors, metadata))
+        os.replace(partial, path)
+    except OSError as error:
+        raise OutputError(f"cannot write {path} ({error.strerror}): choose another place") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_model_file(path: Path) -> ModelFile:
+    """Read a model file; nothing in it is executed.
+
+    Raises:
+        ModelError: missing, damaged, a pickle, not written by quantisp, or not finite.
+    """
+    try:
+        head = path.open("rb").read(4)
+    except OSError as error:
+        raise ModelError(
+            f"expected a model file at {path}, cannot read it ({error.strerror}): correct the path"
+        ) from error
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        raise ModelError(
+            f"expected a .safetensors file that quantisp wrote, {path} is a pickle, which could "
+            "run any code: save the weights with safetensors"
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata: dict[str, str] = file.metadata() or {}
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, OSError, ValueError) as error:
+        raise ModelError(
+            f"expected a .safetensors file that quantisp wrote, {path} is damaged ({error}): "
+            "fetch or train it again"
+        ) from error
+    return _interpret(path, metadata, tensors)
+
+
+def _interpret(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> ModelFile:
+    if metadata.get("format") != FORMAT or metadata.get("schema") != SCHEMA:
+        raise ModelError(
+            f"expected a model file of quantisp (schema {SCHEMA}), {path} has "
+            f"format {metadata.get('format')!r}, schema {metadata.get('schema')!r}: "
+            "train one with `quantisp train`"
+        )
+    try:
+        cfa = json.loads(metadata["cfa"])
+        pattern = CFAPattern(
+            tile=tuple(cfa["tile"]),
+            responses=tuple((letter, tuple(rgb)) for letter, rgb in cfa["responses"]),
+        ).recognised()
+        provenance = Provenance(**{f.name: metadata[f.name] for f in fields(Provenance)})
+        preset = metadata["preset"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise ModelError(
+            f"expected complete metadata, {path} lacks or garbles {error}: "
+            "fetch or train it again"
+        ) from error
+    broken = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise ModelError(
+            f"expected finite weights, {path} has NaN or infinity in {broken[0]}: "
+            "fetch or train it again"
+        )
+    return ModelFile(preset=preset, pattern=pattern, provenance=provenance, tensors=tensors)

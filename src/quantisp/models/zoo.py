@@ -1,0 +1,148 @@
+"""The networks there are: presets to build, and packaged weights to load."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import MappingProxyType
+
+import torch
+from torch import nn
+
+from quantisp.cfa import CFAPattern
+from quantisp.errors import ModelError
+from quantisp.models import dephasenet
+from quantisp.models.weights import ModelFile, Provenance, read_model_file
+
+__all__ = ["LoadedModel", "build_preset", "load_model_file", "load_own_model", "packaged_models", "presets"]
+
+Builder = Callable[[CFAPattern], nn.Module]
+
+# To add a network: one file beside dephasenet.py, and one line here.
+BUILDERS: Mapping[str, Builder] = MappingProxyType(
+    {
+        name: partial(dephasenet.DePhaseNet, config)
+        for name, config in dephasenet.PRESETS.items()
+    }
+)
+WEIGHTS = Path(__file__).parent / "weights"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A network ready to run, with where it comes from (None for a user's own)."""
+
+    name: str
+    model: nn.Module
+    pattern: CFAPattern
+    provenance: Provenance | None
+
+
+def presets() -> tuple[str, ...]:
+    """The names that :func:`build_preset` knows."""
+    return tuple(BUILDERS)
+
+
+def packaged_models() -> tuple[str, ...]:
+    """The names of the weights that come with the package."""
+    return tuple(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
+
+
+def build_preset(name: str, pattern: CFAPattern) -> nn.Module:
+    """An untrained network.
+
+    Raises:
+        ModelError: no preset of that name, or it cannot be made for this CFA.
+    """
+    if name not in BUILDERS:
+        raise ModelError(f"no preset is called {name!r}: choose one of {', '.join(BUILDERS)}")
+    return BUILDERS[name](pattern)
+
+
+def load_model_file(name_or_path: str | Path) -> LoadedModel:
+    """Load a packaged model by name, or a ``.safetensors`` file that quantisp wrote.
+
+    Raises:
+        ModelError: no such model, or its file cannot be used.
+    """
+    packaged = str(name_or_path) in packaged_models()
+    path = WEIGHTS / f"{name_or_path}.safetensors" if packaged else Path(name_or_path).expanduser()
+    if not packaged and path.suffix == "" and not path.exists():
+        raise ModelError(
+            f"no packaged model is called {str(name_or_path)!r}: choose one of "
+            f"{', '.join(packaged_models()) or '(none)'}, or give a .safetensors file"
+        )
+    file = read_model_file(path)
+    return LoadedModel(
+        name=str(name_or_path) if packaged else path.stem,
+        model=_build(path, file),
+        pattern=file.pattern,
+        provenance=file.provenance,
+    )
+
+
+def _build(path: Path, file: ModelFile) -> nn.Module:
+    model = build_preset(file.preset, file.pattern)
+    expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    found = {name: tuple(value.shape) for name, value in file.tensors.items()}
+    if expected != found:
+        name = next(n for n in [*expected, *found] if expected.get(n) != found.get(n))
+        raise ModelError(
+            f"expected the tensors of preset {file.preset!r}, {path} differs at {name} "
+            f"(expected {expected.get(name)}, found {found.get(name)}): it belongs to another "
+            "preset or version"
+        )
+    model.load_state_dict(dict(file.tensors))
+    return model.eval().requires_grad_(False)
+
+
+def load_own_model(factory: str, weights: Path | None) -> LoadedModel:
+    """Build a user's own network by calling ``package.module:factory`` without arguments.
+
+    Args:
+        factory: the callable's module and name; it returns an ``nn.Module`` that maps a mosaic
+            (n, 1, h, w) to RGB (n, 3, h, w) and has its CFA as ``.pattern``.
+        weights: a safetensors file with its state dict, or None to use it as it is returned.
+    Raises:
+        ModelError: no such factory, or what it returns cannot be used.
+    """
+    module_name, _, attribute = factory.partition(":")
+    try:
+        model = getattr(importlib.import_module(module_name), attribute)()
+    except (ImportError, AttributeError) as error:
+        raise ModelError(
+            f"expected package.module:factory, {factory!r} cannot be imported ({error}): "
+            "correct the name, or set PYTHONPATH"
+        ) from error
+    pattern = getattr(model, "pattern", None)
+    if not isinstance(model, nn.Module) or not isinstance(pattern, CFAPattern):
+        raise ModelError(
+            f"expected {factory} to return a torch.nn.Module with a CFAPattern as .pattern, "
+            f"found {type(model).__name__} with pattern {pattern!r}: set model.pattern"
+        )
+    if weights is not None:
+        _load_own_weights(model, weights)
+    return LoadedModel(
+        name=factory,
+        model=model.eval().requires_grad_(False),
+        pattern=pattern,
+        provenance=None,
+    )
+
+
+def _load_own_weights(model: nn.Module, path: Path) -> None:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        model.load_state_dict(load_file(path))
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise ModelError(
+            f"expected the network's state dict as safetensors, {path} does not fit "
+            f"({str(error).splitlines()[0]}): save it with safetensors.torch.save_model"
+        ) from error
+    if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+        raise ModelError(f"expected finite weights, {path} has NaN or infinity: train it again")

@@ -1,0 +1,6 @@
+"""Losses and the training loop; the model is passed in."""
+
+from quantisp.training.loop import CurvePoint, TrainProgress, TrainSettings, train
+from quantisp.training.losses import frequency_loss
+
+__all__ = ["CurvePoint", "TrainProgress", "TrainSettings", "frequency_loss", "train"]

@@ -1,0 +1,331 @@
+"""The training loop: seeded, resumable, fitted to a number of steps or to a time."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quantisp.cfa import CFAPattern, mosaic
+from quantisp.data import PatchCache
+from quantisp.errors import ModelError, RunError, SettingError
+from quantisp.metrics import mean_squared_error, psnr_db, rounded_to_8_bits
+from quantisp.training.checkpoints import read_checkpoint, write_checkpoint
+from quantisp.training.losses import frequency_loss
+from quantisp.training.precision import autocast_context, keep_in_float32, resolve_precision
+
+__all__ = ["CurvePoint", "TrainProgress", "TrainSettings", "train"]
+
+log = logging.getLogger(__name__)
+
+CHECKPOINT_NAME = "checkpoint.pt"
+# The squared error of a typical patch has about 1/64 of the gradient of its absolute error. Equal
+# gradients keep Adam's running moments valid when the loss changes.
+SQUARED_ERROR_WEIGHT = 64.0
+LEAST_LEARNING_RATE = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings:
+    """How to train. The run ends at ``steps`` or after ``time_limit_s``, whichever comes first.
+
+    Args:
+        seed: of the patches and of their augmentation.
+        steps: batches in all, or None.
+        time_limit_s: seconds in all, over every resumption, or None. The schedule follows the
+            clock then, so only a run by steps is repeatable to the last bit.
+        batch: patches a step in the first phase; the last phase keeps the number of pixels.
+        patch_px, last_patch_px: height and width of a patch in the first and the last phase.
+        last_phase: share of the run that minimises squared error on the larger patches.
+        learning_rate: at the peak; it warms up over ``warmup_steps``, then falls as a cosine.
+        weight_decay: of AdamW.
+        frequency_weight: of the frequency loss beside the absolute error.
+        clip_norm: gradients are scaled down to this norm.
+        ema_decay: of the running mean of the weights, which is what is validated and kept.
+        validate_every: steps.
+        checkpoint_every_s: seconds.
+        precision: ``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 where the hardware
+            has it.
+    Raises:
+        SettingError: a value out of range.
+    """
+
+    seed: int = 0
+    steps: int | None = None
+    time_limit_s: float | None = None
+    batch: int = 16
+    patch_px: int = 64
+    last_patch_px: int = 128
+    last_phase: float = 0.25
+    learning_rate: float = 1.2e-3
+    weight_decay: float = 1e-4
+    warmup_steps: int = 500
+    frequency_weight: float = 0.1
+    clip_norm: float = 1.0
+    ema_decay: float = 0.999
+    validate_every: int = 2000
+    checkpoint_every_s: float = 120.0
+    precision: str = "auto"
+
+    def __post_init__(self) -> None:
+        if self.steps is None and self.time_limit_s is None:
+            raise SettingError("training needs an end: give --steps, --time-limit, or both")
+        for name in ("steps", "time_limit_s", "batch", "patch_px", "last_patch_px", "learning_rate"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise SettingError(f"{name} must be above 0, found {value}: give a larger value")
+        if not 0 <= self.seed < 2**31:
+            raise SettingError(f"a seed is an integer from 0 to 2147483647, found {self.seed}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One validation: the mean PSNR of the averaged weights on the validation pictures."""
+
+    step: int
+    elapsed_s: float
+    loss: float
+    psnr_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainProgress:
+    """Where a run is. ``share`` is 0 at the beginning and 1 at the end."""
+
+    step: int
+    share: float
+    elapsed_s: float
+    loss: float
+    patches_per_s: float
+    curve: tuple[CurvePoint, ...]
+
+
+def train(
+    model: nn.Module,
+    patches: PatchCache,
+    validation: Sequence[Float[Tensor, "1 3 h w"]],
+    settings: TrainSettings,
+    *,
+    pattern: CFAPattern,
+    folder: Path,
+    resume: bool = False,
+    device: torch.device | str = "cpu",
+    on_progress: Callable[[TrainProgress], None] | None = None,
+    on_better: Callable[[nn.Module, CurvePoint], None] | None = None,
+) -> tuple[CurvePoint, ...]:
+    """Train ``model`` to restore RGB from its mosaic, and leave the averaged weights in it.
+
+    Args:
+        model: maps a mosaic (n, 1, h, w) to RGB (n, 3, h, w).
+        patches: where batches come from.
+        validation: whole pictures in [0, 1], none of them also trained on.
+        settings: how.
+        pattern: the CFA at pixel (0, 0) of every patch.
+        folder: where ``checkpoint.pt`` is kept; it must exist.
+        resume: go on from the checkpoint in ``folder``. On one CPU with the same number of
+            threads, a run by steps that was stopped and resumed gives the very same weights.
+        on_progress: called about once a second.
+        on_better: called with the averaged model at each validation that is the best so far.
+    Returns:
+        Every validation.
+    Raises:
+        ModelError: the checkpoint is missing, damaged, or of another model or run.
+        RunError: the loss is not finite any more.
+    """
+    run = _Run(model, settings, pattern, folder / CHECKPOINT_NAME, torch.device(device))
+    if resume:
+        run.restore()
+    with keep_in_float32(model, run.device):
+        _advance_to_end(run, patches, validation, on_progress, on_better)
+    model.load_state_dict(run.averaged.state_dict())
+    return tuple(run.curve)
+
+
+def _advance_to_end(
+    run: _Run,
+    patches: PatchCache,
+    validation: Sequence[Float[Tensor, "1 3 h w"]],
+    on_progress: Callable[[TrainProgress], None] | None,
+    on_better: Callable[[nn.Module, CurvePoint], None] | None,
+) -> None:
+    last_report = last_checkpoint = time.monotonic()
+    while run.share() < 1.0:
+        began = time.monotonic()
+        run.advance(patches)
+        now = time.monotonic()
+        run.elapsed_s += now - began
+        finished = run.share() >= 1.0
+        if run.step % run.settings.validate_every == 0 or finished:
+            point = run.validate(validation)
+            run.elapsed_s += time.monotonic() - now
+            best = all(point.psnr_db > earlier.psnr_db for earlier in run.curve[:-1])
+            if on_better is not None and best:
+                on_better(run.averaged, point)
+            run.save()
+            last_checkpoint = time.monotonic()
+        elif now - last_checkpoint > run.settings.checkpoint_every_s:
+            run.save()
+            last_checkpoint = time.monotonic()
+        if on_progress is not None and (now - last_report > 1.0 or finished):
+            on_progress(run.progress())
+            last_report = now
+
+
+class _Run:
+    """The state of one training run: all of it is in the checkpoint."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainSettings,
+        pattern: CFAPattern,
+        checkpoint: Path,
+        device: torch.device,
+    ) -> None:
+        self.settings = settings
+        self.pattern = pattern
+        self.checkpoint = checkpoint
+        self.device = device
+        self.model = model.to(device=device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+        self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.precision = resolve_precision(settings.precision, device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
+        )
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.loss = math.nan
+        self.curve: list[CurvePoint] = []
+
+    def share(self) -> float:
+        by_steps = self.step / self.settings.steps if self.settings.steps else 0.0
+        by_time = self.elapsed_s / self.settings.time_limit_s if self.settings.time_limit_s else 0.0
+        return max(by_steps, by_time)
+
+    def progress(self) -> TrainProgress:
+        rate = self.step * self.settings.batch / self.elapsed_s if self.elapsed_s else 0.0
+        return TrainProgress(
+            step=self.step,
+            share=min(self.share(), 1.0),
+            elapsed_s=self.elapsed_s,
+            loss=self.loss,
+            patches_per_s=rate,
+            curve=tuple(self.curve),
+        )
+
+    def advance(self, patches: PatchCache) -> None:
+        settings = self.settings
+        share = self.share()
+        late = share >= 1.0 - settings.last_phase
+        patch_px = settings.last_patch_px if late else settings.patch_px
+        size = max(round(settings.batch * (settings.patch_px / patch_px) ** 2), 1)
+        rgb = patches.batch(seed=settings.seed, step=self.step, size=size, patch_px=patch_px)
+        rgb = rgb.to(self.device, non_blocking=True)
+        with autocast_context(self.precision, self.device):
+            restored = self.model(mosaic(rgb, self.pattern))
+        restored = restored.float()
+        if late:
+            loss = SQUARED_ERROR_WEIGHT * functional.mse_loss(restored, rgb)
+        else:
+            loss = functional.l1_loss(restored, rgb)
+            loss = loss + settings.frequency_weight * frequency_loss(restored, rgb)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(share)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self.optimizer.step()
+        self.step += 1
+        self._average()
+        self.loss = float(loss.detach())
+        if not math.isfinite(self.loss):
+            raise RunError(
+                f"the loss is {self.loss} at step {self.step}: resume from the last checkpoint "
+                "with a lower --learning-rate"
+            )
+
+    def _learning_rate(self, share: float) -> float:
+        settings = self.settings
+        warm = min(1.0, (self.step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
+        least = LEAST_LEARNING_RATE
+        return settings.learning_rate * warm * (least + (1.0 - least) * cosine)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # The mean follows fast in the beginning, when the first weights are of no worth.
+        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        means = [p for p in self.averaged.parameters()]
+        torch._foreach_lerp_(means, [p.detach() for p in self.model.parameters()], 1.0 - decay)
+        for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            mean.copy_(value)
+
+    @torch.inference_mode()
+    def validate(self, pictures: Sequence[Float[Tensor, "1 3 h w"]]) -> CurvePoint:
+        total = 0.0
+        for picture in pictures:
+            rgb = picture.to(self.device)
+            restored = rounded_to_8_bits(self.averaged(mosaic(rgb, self.pattern)))
+            total += psnr_db(mean_squared_error(restored, rgb))
+        point = CurvePoint(
+            step=self.step,
+            elapsed_s=self.elapsed_s,
+            loss=self.loss,
+            psnr_db=total / len(pictures),
+        )
+        self.curve.append(point)
+        log.info("step %d: loss %.5f, validation %.3f dB", point.step, point.loss, point.psnr_db)
+        return point
+
+    def save(self) -> None:
+        write_checkpoint(
+            self.checkpoint,
+            {
+                "schema": 1,
+                "settings": asdict(self.settings),
+                "model": self.model.state_dict(),
+                "averaged": self.averaged.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "step": self.step,
+                "elapsed_s": self.elapsed_s,
+                "loss": self.loss,
+                "curve": [asdict(point) for point in self.curve],
+            },
+        )
+
+    def restore(self) -> None:
+        state = read_checkpoint(self.checkpoint)
+        try:
+            self._check_settings(state["settings"])
+            self.model.load_state_dict(state["model"])
+            self.averaged.load_state_dict(state["averaged"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            self.step = int(state["step"])
+            self.elapsed_s = float(state["elapsed_s"])
+            self.loss = float(state["loss"])
+            self.curve = [CurvePoint(**point) for point in state["curve"]]
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"expected a checkpoint of this model and run, {self.checkpoint} does not fit "
+                f"({str(error).splitlines()[0]}): give the same settings, or start without --resume"
+            ) from error
+
+    def _check_settings(self, saved: dict[str, Any]) -> None:
+        # A run may be given more time or steps; anything else would make it another run.
+        free = {"steps", "time_limit_s", "checkpoint_every_s", "validate_every"}
+        now = asdict(self.settings)
+        changed = [name for name in now if name not in free and now[name] != saved.get(name)]
+        if changed:
+            raise ValueError(
+                ", ".join(f"{name} was {saved.get(name)}, is {now[name]}" for name in changed)
+            )

@@ -1,0 +1,77 @@
+"""Number formats of training: float32, or bfloat16 where the hardware multiplies it fast."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from quantisp.errors import SettingError
+
+__all__ = ["autocast_context", "keep_in_float32", "resolve_precision"]
+
+PRECISIONS = ("auto", "float32", "bfloat16")
+
+
+def resolve_precision(wanted: str, device: torch.device) -> str:
+    """``float32`` or ``bfloat16``; ``auto`` is bfloat16 where ``device`` has instructions for it.
+
+    A CPU without them emulates bfloat16 about ten times slower than float32.
+
+    Raises:
+        SettingError: no such precision.
+    """
+    if wanted not in PRECISIONS:
+        raise SettingError(f"expected a precision of {', '.join(PRECISIONS)}, found {wanted!r}")
+    if wanted != "auto":
+        return wanted
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if device.type == "cpu" and _cpu_multiplies_bfloat16() else "float32"
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    # Releases of torch before 2.12 do not tell; float32 is right everywhere.
+    tell = getattr(torch.cpu, "get_capabilities", dict)
+    capabilities: dict[str, Any] = tell()
+    return bool(capabilities.get("avx512_bf16")) or bool(capabilities.get("amx_bf16"))
+
+
+def autocast_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:
+    """The context for a forward pass in ``precision``."""
+    if precision == "float32":
+        return nullcontext()
+    return torch.autocast(device.type, torch.bfloat16)
+
+
+@contextmanager
+def keep_in_float32(model: nn.Module, device: torch.device) -> Iterator[None]:
+    """Within the context, the layers that ``model.float32_layers`` names ignore autocast.
+
+    bfloat16 carries 8 significant bits, which is less than a picture has: a layer through which
+    the picture itself passes would add an error of its own.
+    """
+    left: list[torch.autocast] = []
+
+    def leave_autocast(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        left.append(torch.autocast(device.type, enabled=False))
+        left[-1].__enter__()
+        return tuple(value.float() for value in inputs)
+
+    def return_to_autocast(layer: nn.Module, inputs: object, output: object) -> None:
+        left.pop().__exit__(None, None, None)
+
+    names: tuple[str, ...] = getattr(model, "float32_layers", ())
+    hooks = [model.get_submodule(name).register_forward_pre_hook(leave_autocast) for name in names]
+    hooks += [
+        model.get_submodule(name).register_forward_hook(return_to_autocast, always_call=True)
+        for name in names
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
