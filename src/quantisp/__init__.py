@@ -3,25 +3,47 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    from quantisp.api import evaluate, load_model, study
+    from quantisp.cfa import CFAPattern, mosaic
+    from quantisp.quantization import Plan, QuantizedModel, quantize
+    from quantisp.records import StudyResult
+
+__all__ = [
+    "CFAPattern",
+    "Plan",
+    "QuantizedModel",
+    "StudyResult",
+    "__version__",
+    "evaluate",
+    "load_model",
+    "mosaic",
+    "quantize",
+    "study",
+]
 __version__ = "0.1.0"
 
 # Where each public name lives. They are fetched on first use (PEP 562), so that importing the
 # package, and asking a command for help, does not wait for torch.
 _HOMES = {
-    "CFAPattern": "quantisp.cfa",
-    "mosaic": "quantisp.cfa",
-    "load_model": "quantisp.api",
+    "CFAPattern": "cfa",
+    "Plan": "quantization",
+    "QuantizedModel": "quantization",
+    "StudyResult": "records",
+    "evaluate": "api",
+    "load_model": "api",
+    "mosaic": "cfa",
+    "quantize": "quantization",
+    "study": "api",
 }
-
-__all__ = ["__version__", *_HOMES]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'quantisp' has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(f"quantisp.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:

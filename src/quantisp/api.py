@@ -2,31 +2,55 @@
 
 from __future__ import annotations
 
+import math
 import subprocess
+import tempfile
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import nn
 
 from quantisp import __version__
 from quantisp.cfa import CFAPattern
-from quantisp.data import PatchCache, find_images, read_picture, read_training_tiles
-from quantisp.errors import OutputError
+from quantisp.data import SAMPLE, PatchCache, find_images, read_picture, read_training_tiles
+from quantisp.errors import ModelError, SettingError
+from quantisp.evaluation import (
+    StudyOutcome,
+    StudyProgress,
+    StudyRequest,
+    check_study_folder,
+    evaluate_pictures,
+    parse_place,
+    plan_of,
+    run_study,
+    survey,
+)
+from quantisp.files import write_atomically
+from quantisp.inference import find_device
 from quantisp.models import (
     LoadedModel,
     Provenance,
     build_preset,
     load_model_file,
     load_own_model,
+    model_sha256,
     write_model_file,
 )
-from quantisp.training import CurvePoint, TrainProgress, TrainSettings, train
+from quantisp.quantization import Plan, quantize
+from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
+from quantisp.training import CurvePoint, TrainProgress, TrainSettings, check_run_folder, train
 
-__all__ = ["load_model", "train_model"]
+__all__ = ["evaluate", "find_model", "load_model", "study", "study_with_crops", "train_model"]
 
 TRAINED_NAME = "model.safetensors"
+DEFAULT_MODEL = "dephasenet-lite"
+DEFAULT_BITS = tuple(range(4, 17))
+
+Model = str | Path | nn.Module
+Sources = str | Path | Sequence[str | Path]
 
 
 def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> nn.Module:
@@ -36,19 +60,183 @@ def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> n
         name_or_path: a packaged name, a ``.safetensors`` file that quantisp wrote, or, for a
             network of your own, ``package.module:factory``.
         weights: for a network of your own, its state dict as a safetensors file.
+
     Returns:
         The network in evaluation mode, with its CFA as ``.pattern``. Its output is not clipped.
+
     Raises:
         ModelError: no such model, or it cannot be used.
     """
     return find_model(name_or_path, weights).model
 
 
-def find_model(name_or_path: str | Path, weights: str | Path | None = None) -> LoadedModel:
-    """As :func:`load_model`, with the name, the CFA and the provenance beside the network."""
-    if weights is not None or ":" in str(name_or_path):
-        return load_own_model(str(name_or_path), None if weights is None else Path(weights))
-    return load_model_file(name_or_path)
+def find_model(model: Model, weights: str | Path | None = None) -> LoadedModel:
+    """As :func:`load_model`, with the name, the CFA and the provenance beside the network.
+
+    A network that is passed in must have its CFA as ``.pattern``.
+    """
+    if isinstance(model, nn.Module):
+        pattern = getattr(model, "pattern", None)
+        if not isinstance(pattern, CFAPattern):
+            raise ModelError(
+                f"expected a network with a CFAPattern as .pattern, {type(model).__name__} has "
+                f"{pattern!r}: set it"
+            )
+        return LoadedModel(name=type(model).__name__, model=model, pattern=pattern, provenance=None)
+    if weights is not None or ":" in str(model):
+        return load_own_model(str(model), None if weights is None else Path(weights))
+    return load_model_file(model)
+
+
+def evaluate(
+    model: Model = DEFAULT_MODEL,
+    images: Sources = SAMPLE,
+    *,
+    weights: str | Path | None = None,
+    plan: Plan | None = None,
+    device: str = "auto",
+    on_read: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[int, int], None] | None = None,
+) -> EvaluationResult:
+    """PSNR and SSIM of each picture, sampled through the model's CFA and restored, and the means.
+
+    Args:
+        model, weights: as for :func:`load_model`, or a network with ``.pattern``.
+        images: files, folders, globs, or the word ``sample``.
+        plan: quantizes the network first; None is float.
+        device: ``auto``, ``cpu``, ``cuda`` and so on.
+        on_read: called with the number of pictures read, and of all.
+        on_progress: called with the number of pictures restored, and of all.
+
+    Raises:
+        InputError: an unusable model, picture or setting.
+    """
+    found = find_model(model, weights)
+    place = find_device(device)
+    network = found.model if plan is None else quantize(found.model, plan)
+    return evaluate_pictures(
+        name=found.name,
+        model=network,
+        model_sha256=model_sha256(found.model),
+        pattern=found.pattern,
+        pictures=survey(find_images(_listed(images)), found.pattern, on_read),
+        device=place,
+        on_progress=on_progress,
+    )
+
+
+def study(
+    model: Model = DEFAULT_MODEL,
+    images: Sources = SAMPLE,
+    *,
+    weights: str | Path | None = None,
+    weight_bits: Sequence[int] = DEFAULT_BITS,
+    methods: Sequence[str] = ("rtn",),
+    granularities: Sequence[str] = ("tensor", "channel"),
+    within_db: float = 0.05,
+    out: str | Path | None = None,
+    device: str = "auto",
+) -> StudyResult:
+    """How much quality each number of weight bits costs.
+
+    >>> result = study(weight_bits=[6, 8], granularities=["tensor"])  # doctest: +SKIP
+    >>> [round(row.drop_db, 2) for row in result.rows]  # doctest: +SKIP
+
+    Args:
+        model, weights: as for :func:`load_model`, or a network with ``.pattern``.
+        images: files, folders, globs, or the word ``sample``.
+        weight_bits: widths, 2 to 16.
+        methods: of rounding.
+        granularities: ``tensor``, ``channel`` or both.
+        within_db: the drop that the recommendation allows.
+        out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
+            study goes on; None keeps nothing.
+        device: ``auto``, ``cpu``, ``cuda`` and so on.
+
+    Raises:
+        InputError: an unusable model, picture, setting or folder.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        return study_with_crops(
+            model,
+            images,
+            weights=weights,
+            weight_bits=weight_bits,
+            methods=methods,
+            granularities=granularities,
+            within_db=within_db,
+            out=Path(scratch) / "study" if out is None else Path(out),
+            device=device,
+        ).result
+
+
+def study_with_crops(
+    model: Model,
+    images: Sources,
+    *,
+    out: Path,
+    weights: str | Path | None = None,
+    weight_bits: Sequence[int] = DEFAULT_BITS,
+    methods: Sequence[str] = ("rtn",),
+    granularities: Sequence[str] = ("tensor", "channel"),
+    within_db: float = 0.05,
+    crops: Sequence[str] = (),
+    device: str = "auto",
+    on_read: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[StudyProgress], None] | None = None,
+) -> StudyOutcome:
+    """As :func:`study`, and the same places of some pictures at several widths.
+
+    Args:
+        crops: ``NAME`` or ``NAME:TOP,LEFT`` in px; empty is the places where bits hurt most.
+        on_read: called with the number of pictures read, and of all.
+        on_progress: called after each job.
+    """
+    if not 0.0 <= within_db < math.inf:
+        raise SettingError(f"expected a drop of 0 dB or more, found {within_db}: give --within")
+    found = find_model(model, weights)
+    place = find_device(device)
+    settings = _settings(weight_bits, methods, granularities)
+    pictures = survey(find_images(_listed(images)), found.pattern, on_read)
+    request = StudyRequest(
+        name=found.name,
+        model=found.model,
+        model_sha256=model_sha256(found.model),
+        pattern=found.pattern,
+        pictures=pictures,
+        settings=settings,
+        within_db=within_db,
+        crop_places=[parse_place(text, pictures) for text in crops],
+    )
+    check_study_folder(request, out)
+    # What a setting asks of the network is found out before anything is written.
+    for setting in {s.granularity: s for s in settings}.values():
+        plan_of(setting).resolve(found.model)
+    outcome = run_study(request, out, device=place, on_progress=on_progress)
+    write_atomically(out / "study.csv", outcome.result.to_csv().encode())
+    write_atomically(out / "study.json", outcome.result.to_json().encode())
+    return outcome
+
+
+def _settings(
+    weight_bits: Sequence[int], methods: Sequence[str], granularities: Sequence[str]
+) -> tuple[Setting, ...]:
+    settings = tuple(
+        Setting(method=method, granularity=cast("Granularity", granularity), weight_bits=bits)
+        for method in dict.fromkeys(methods)
+        for granularity in dict.fromkeys(granularities)
+        for bits in sorted(set(weight_bits))
+    )
+    if not settings:
+        raise SettingError("expected at least one width, method and granularity, found none")
+    # A plan refuses methods, granularities and widths that do not exist.
+    for setting in settings:
+        plan_of(setting)
+    return settings
+
+
+def _listed(sources: Sources) -> Sequence[str | Path]:
+    return [sources] if isinstance(sources, str | Path) else sources
 
 
 def train_model(
@@ -79,20 +267,16 @@ def train_model(
         resume: go on from the checkpoint in ``out``.
         on_read: called with the number of pictures read, and of all.
         on_progress: called about once a second.
+
     Raises:
         InputError: unusable pictures, settings, models or places.
         RunError: the loss is not finite any more.
     """
-    checkpoint = out / "checkpoint.pt"
-    if checkpoint.exists() and not resume:
-        raise OutputError(
-            f"expected an empty folder, {out} holds a training run: pass --resume to go on "
-            "with it, or choose another --out"
-        )
+    check_run_folder(out, resume=resume)
     torch.manual_seed(settings.seed)
     model = build_preset(preset, pattern)
     if init is not None:
-        model.load_state_dict(find_model(init).model.state_dict())
+        _begin_with(find_model(init), model, pattern)
     files = find_images(data)
     pictures = [read_picture(file.path).tensor() for file in find_images(validation)]
     tiles = read_training_tiles(
@@ -131,6 +315,21 @@ def train_model(
         on_progress=on_progress,
         on_better=keep,
     )
+
+
+def _begin_with(found: LoadedModel, model: nn.Module, pattern: CFAPattern) -> None:
+    try:
+        model.load_state_dict(found.model.state_dict())
+    except RuntimeError as error:
+        raise ModelError(
+            f"expected a model of the same preset in --init, {found.name} has other layers: "
+            "choose another model or --preset"
+        ) from error
+    if found.pattern != pattern:
+        raise ModelError(
+            f"expected a model for {pattern} in --init, {found.name} is for {found.pattern}: "
+            "choose another model or --cfa"
+        )
 
 
 def _revision() -> str:

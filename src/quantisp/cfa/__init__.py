@@ -1,7 +1,14 @@
 """Colour filter arrays: patterns, and sampling through them."""
 
 from quantisp.cfa.patterns import CFAPattern, named_patterns, parse_pattern
-from quantisp.cfa.sampling import adjoint_mosaic, masks, mosaic, pad_to_periods, responses, sparse_planes
+from quantisp.cfa.sampling import (
+    adjoint_mosaic,
+    masks,
+    mosaic,
+    pad_to_periods,
+    responses,
+    sparse_planes,
+)
 
 __all__ = [
     "CFAPattern",

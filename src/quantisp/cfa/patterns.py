@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
@@ -40,7 +41,8 @@ class CFAPattern:
         responses: what a letter collects of (R, G, B), for letters whose default does not hold.
 
     Raises:
-        PatternError: rows of unequal length, no rows, or a letter without a response.
+        PatternError: rows of unequal length, no rows, a letter without a response, or a response
+            that is not three finite numbers.
 
     >>> CFAPattern.named("bayer").crop(top=0, left=1).tile
     ('GR', 'BG')
@@ -67,6 +69,12 @@ class CFAPattern:
                 raise PatternError(
                     f"expected CFA letters among {' '.join(DEFAULT_RESPONSES)}, found {letter!r}: "
                     "correct the tile, or give the letter's response to (R, G, B)"
+                )
+        for letter, rgb in self.responses:
+            if len(rgb) != 3 or not all(math.isfinite(weight) for weight in rgb):
+                raise PatternError(
+                    f"the response of {letter!r} to (R, G, B) needs three finite numbers, "
+                    f"found {rgb}: correct them"
                 )
         # Only responses that say something beyond the defaults are kept, in one order, so that
         # equal patterns compare equal.
@@ -115,7 +123,8 @@ class CFAPattern:
     def with_white(self, weights: RGB) -> CFAPattern:
         """The same tile with W = weights . (R, G, B)."""
         others = tuple((letter, rgb) for letter, rgb in self.responses if letter != "W")
-        return replace(self, responses=(*others, ("W", weights)))
+        changed = replace(self, name="custom", responses=(*others, ("W", weights)))
+        return changed.recognised()
 
     def crop(self, *, top: int, left: int) -> CFAPattern:
         """The pattern of a picture whose first ``top`` rows and ``left`` columns were cut off."""
@@ -146,7 +155,7 @@ class CFAPattern:
         return turned
 
     def _quarter_turn(self, width: int) -> CFAPattern:
-        return self._resampled(lambda y, x: (x, width - 1 - y), self.period[::-1])
+        return self._resampled(lambda y, x: (x, width - 1 - y), (self.period[1], self.period[0]))
 
     def _resampled(
         self, source: Callable[[int, int], tuple[int, int]], period: tuple[int, int]
@@ -157,7 +166,7 @@ class CFAPattern:
         return replace(self, tile=rows, name="custom").recognised()
 
     def recognised(self) -> CFAPattern:
-        """This pattern under the name of the known pattern that equals it, if there is one."""
+        """The same pattern under the name of the known pattern that equals it, if there is one."""
         return next((known for known in NAMED.values() if known == self), self)
 
     def __str__(self) -> str:

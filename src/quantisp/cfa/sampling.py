@@ -24,22 +24,30 @@ def mosaic(rgb: Float[Tensor, "n 3 h w"], pattern: CFAPattern) -> Float[Tensor, 
     Returns:
         One sample a pixel, in the dtype and on the device of ``rgb``.
     Raises:
-        PatternError: ``rgb`` is not (n, 3, h, w).
+        PatternError: ``rgb`` is not (n, 3, h, w) in floating point.
     """
-    if rgb.ndim != 4 or rgb.shape[1] != 3:
-        raise PatternError(f"expected pictures (n, 3, h, w), found {tuple(rgb.shape)}")
+    _check(rgb, channels=3)
     seen = responses(pattern, rgb.shape[2], rgb.shape[3], like=rgb)
     return (rgb * seen).sum(dim=1, keepdim=True)
 
 
-def adjoint_mosaic(samples: Float[Tensor, "n 1 h w"], pattern: CFAPattern) -> Float[Tensor, "n 3 h w"]:
-    """The adjoint of :func:`mosaic`: <mosaic(x), y> = <x, adjoint_mosaic(y)>."""
-    if samples.ndim != 4 or samples.shape[1] != 1:
-        raise PatternError(f"expected mosaics (n, 1, h, w), found {tuple(samples.shape)}")
+def adjoint_mosaic(
+    samples: Float[Tensor, "n 1 h w"], pattern: CFAPattern
+) -> Float[Tensor, "n 3 h w"]:
+    """Spread samples over the colours that they saw, by the same weights.
+
+    The adjoint of the mosaic: <mosaic(x), y> = <x, adjoint_mosaic(y)>.
+
+    Raises:
+        PatternError: ``samples`` is not (n, 1, h, w) in floating point.
+    """
+    _check(samples, channels=1)
     return samples * responses(pattern, samples.shape[2], samples.shape[3], like=samples)
 
 
-def responses(pattern: CFAPattern, height: int, width: int, *, like: Tensor) -> Float[Tensor, "3 h w"]:
+def responses(
+    pattern: CFAPattern, height: int, width: int, *, like: Tensor
+) -> Float[Tensor, "3 h w"]:
     """The weight of R, G and B in each pixel's sample, with the dtype and device of ``like``."""
     tile = torch.tensor(
         [[pattern.response(letter) for letter in row] for row in pattern.tile],
@@ -49,7 +57,9 @@ def responses(pattern: CFAPattern, height: int, width: int, *, like: Tensor) -> 
     return _repeat(tile.permute(2, 0, 1), height, width)
 
 
-def masks(pattern: CFAPattern, height: int, width: int, *, device: torch.device | str = "cpu") -> Bool[Tensor, "letters h w"]:
+def masks(
+    pattern: CFAPattern, height: int, width: int, *, device: torch.device | str = "cpu"
+) -> Bool[Tensor, "letters h w"]:
     """True where the letter stands; one plane for each of ``pattern.letters``, in that order."""
     tile = torch.tensor(
         [[[c == letter for c in row] for row in pattern.tile] for letter in pattern.letters],
@@ -58,7 +68,9 @@ def masks(pattern: CFAPattern, height: int, width: int, *, device: torch.device 
     return _repeat(tile, height, width)
 
 
-def sparse_planes(samples: Float[Tensor, "n 1 h w"], pattern: CFAPattern) -> Float[Tensor, "n letters h w"]:
+def sparse_planes(
+    samples: Float[Tensor, "n 1 h w"], pattern: CFAPattern
+) -> Float[Tensor, "n letters h w"]:
     """One plane a letter: the samples where the letter stands, zero elsewhere."""
     where = masks(pattern, samples.shape[2], samples.shape[3], device=samples.device)
     return samples * where.to(samples.dtype)
@@ -88,6 +100,18 @@ def pad_to_periods(
     if len(columns) > width:
         samples = samples[:, :, :, torch.tensor(columns, device=samples.device)]
     return samples
+
+
+def _check(picture: Tensor, *, channels: int) -> None:
+    if picture.ndim != 4 or picture.shape[1] != channels:
+        raise PatternError(
+            f"expected a batch (n, {channels}, h, w), found {tuple(picture.shape)}: reshape it"
+        )
+    # In integers a response of 1/3 would be 0.
+    if not picture.is_floating_point():
+        raise PatternError(
+            f"expected floating point, found {picture.dtype}: divide by the white level first"
+        )
 
 
 def _periodic_index(size: int, multiple: int, period: int) -> list[int]:

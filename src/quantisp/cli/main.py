@@ -7,6 +7,9 @@ import sys
 
 import typer
 
+from quantisp.cli.evaluate import evaluate_command
+from quantisp.cli.info import info_command
+from quantisp.cli.study import study_command
 from quantisp.cli.train import train_command
 from quantisp.errors import QuantispError
 
@@ -25,11 +28,14 @@ UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 @app.callback()
 def _all_commands() -> None:
-    """How many bits does an image-restoration network need?"""
+    """Say how many bits an image-restoration network needs."""
 
 
 # To add a command: one file in this folder, and one line here.
+app.command("study")(study_command)
+app.command("evaluate")(evaluate_command)
 app.command("train")(train_command)
+app.command("info")(info_command)
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantisp.cli.progress import progress_bar
+from quantisp.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
     from quantisp.training import TrainProgress
@@ -64,22 +64,13 @@ def train_command(
         batch=batch,
         precision=precision,
     )
-    with progress_bar() as bar:
-        reading = bar.add_task("reading pictures", total=None)
-        training = bar.add_task("training", total=1.0, visible=False)
-
-        def show_read(count: int, total: int) -> None:
-            bar.update(reading, completed=count, total=total)
+    with ProgressDisplay() as display:
 
         def show(progress: TrainProgress) -> None:
             best = max((point.psnr_db for point in progress.curve), default=None)
             note = "" if best is None else f", best {best:.2f} dB"
-            bar.update(
-                training,
-                visible=True,
-                completed=progress.share,
-                description=f"step {progress.step}, {progress.patches_per_s:.0f} patches/s{note}",
-            )
+            doing = f"step {progress.step}, {progress.patches_per_s:.0f} patches/s{note}"
+            display.show("training", progress.share, 1.0, doing)
 
         curve = train_model(
             preset=preset,
@@ -91,7 +82,7 @@ def train_command(
             command=shlex.join(["quantisp", *sys.argv[1:]]),
             init=init,
             resume=resume,
-            on_read=show_read,
+            on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=show,
         )
     best = max(point.psnr_db for point in curve)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, UInt8, UInt16
 from PIL import Image, ImageOps
 from torch import Tensor
 
@@ -23,6 +23,8 @@ __all__ = ["SAMPLE", "ImageFile", "Picture", "find_images", "read_picture"]
 SAMPLE = "sample"
 SAMPLE_FILES = ("astronaut.png", "coffee.png", "chelsea.png")
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
+
+Samples = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,7 +44,7 @@ class Picture:
         dropped_alpha: the file had transparency, which is not in ``samples``.
     """
 
-    samples: np.ndarray[Any, np.dtype[np.uint8 | np.uint16]]
+    samples: Samples
     dropped_alpha: bool
 
     def tensor(self) -> Float[Tensor, "1 3 h w"]:
@@ -75,7 +77,9 @@ def find_images(sources: Sequence[str | Path]) -> tuple[ImageFile, ...]:
     names = stems if len(set(stems)) == len(stems) else list(found.values())
     if len(set(names)) < len(names):
         names = [str(path) for path in found]
-    return tuple(ImageFile(name=name, path=path) for name, path in zip(names, found, strict=True))
+    # A file's name may be any bytes; results are UTF-8.
+    printable = [name.encode("utf-8", "backslashreplace").decode() for name in names]
+    return tuple(ImageFile(name=n, path=path) for n, path in zip(printable, found, strict=True))
 
 
 def _expand(source: str) -> list[tuple[Path, str]]:
@@ -92,7 +96,7 @@ def _expand(source: str) -> list[tuple[Path, str]]:
         return [(p, p.relative_to(path).as_posix()) for p in below]
     if path.is_file():
         return [(path, path.name)]
-    matches = sorted(Path(p) for p in glob.glob(str(path), recursive=True) if Path(p).is_file())
+    matches = sorted(p for p in map(Path, glob.glob(str(path), recursive=True)) if p.is_file())  # noqa: PTH207
     if not matches:
         raise ImageError(
             f"expected a picture, a folder, a glob or the word {SAMPLE!r}, but nothing is at "
@@ -140,7 +144,7 @@ def read_picture(path: Path) -> Picture:
     return Picture(samples=samples, dropped_alpha=dropped_alpha)
 
 
-def _decode(path: Path) -> tuple[np.ndarray[Any, Any], bool]:
+def _decode(path: Path) -> tuple[Samples, bool]:
     head = path.read_bytes()[:32]
     if path.suffix.lower() in (".tif", ".tiff") or head[:4] in (b"II*\0", b"MM\0*"):
         return _decode_tiff(path)
@@ -165,16 +169,17 @@ def _grey_palette(image: Image.Image) -> bool:
     return bool((colours == colours[:, :, :1]).all())
 
 
-def _decode_png16(path: Path, colour_type: int) -> tuple[np.ndarray[Any, Any], bool]:
+def _decode_png16(path: Path, colour_type: int) -> tuple[Samples, bool]:
     import imagecodecs
 
     if colour_type not in (2, 6):
         raise _not_rgb(path, "16-bit grey")
     samples: np.ndarray[Any, Any] = np.asarray(imagecodecs.png_decode(path.read_bytes()))
-    return samples[:, :, :3].copy(), colour_type == 6
+    # A transparent colour (tRNS) is decoded to a fourth channel too.
+    return samples[:, :, :3].copy(), samples.shape[2] == 4
 
 
-def _decode_tiff(path: Path) -> tuple[np.ndarray[Any, Any], bool]:
+def _decode_tiff(path: Path) -> tuple[Samples, bool]:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:

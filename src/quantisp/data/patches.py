@@ -25,7 +25,8 @@ DETAIL_POWER = 0.5
 # Even a flat cell counts as this much detail, in 8-bit steps.
 LEAST_DETAIL = 1.0
 
-Tile = UInt8[Tensor, "3 h w"]
+# Anonymous axes: tiles of one set differ in size.
+Tile = UInt8[Tensor, "3 _ _"]
 
 
 def read_training_tiles(
@@ -87,7 +88,9 @@ class PatchCache:
         for index, tile in enumerate(self._tiles):
             detail = _detail(tile)
             rows, columns = detail.shape
-            cells += [(index, y * CELL_PX, x * CELL_PX) for y in range(rows) for x in range(columns)]
+            cells += [
+                (index, y * CELL_PX, x * CELL_PX) for y in range(rows) for x in range(columns)
+            ]
             weights.append(detail.flatten())
         self._cells = torch.tensor(cells)
         self._cumulative = torch.cat(weights).double().pow(DETAIL_POWER).cumsum(0)
@@ -96,26 +99,32 @@ class PatchCache:
         """Patches in [0, 1], each flipped and turned at random.
 
         Args:
-            seed, step: choose the patches; equal values give equal patches.
+            seed, step: at least 0; they choose the patches, equal values give equal patches.
             size: how many.
             patch_px: height and width of one.
         """
-        generator = torch.Generator().manual_seed((seed << 32) + step)
-        picks = torch.rand(size, generator=generator, dtype=torch.float64) * self._cumulative[-1]
-        chosen = self._cells[torch.searchsorted(self._cumulative, picks).clamp(max=len(self._cells) - 1)]
-        shifts = torch.randint(0, CELL_PX, (size, 2), generator=generator)
-        turns = torch.randint(0, 8, (size,), generator=generator)
+        # Not torch's generator: its CPU engine keeps only 32 bits of a seed.
+        generator = np.random.default_rng((seed, step))
+        picks = torch.from_numpy(generator.random(size)) * self._cumulative[-1]
+        chosen = self._cells[
+            torch.searchsorted(self._cumulative, picks).clamp(max=len(self._cells) - 1)
+        ]
+        shifts = generator.integers(0, CELL_PX, (size, 2))
+        turns = generator.integers(0, 8, size)
         patches = [
-            _oriented(self._cut(*cell, *shift, patch_px), turn)
-            for cell, shift, turn in zip(chosen.tolist(), shifts.tolist(), turns.tolist(), strict=True)
+            _oriented(self._cut(cell, shift, patch_px), turn)
+            for cell, shift, turn in zip(
+                chosen.tolist(), shifts.tolist(), turns.tolist(), strict=True
+            )
         ]
         return torch.stack(patches).float().div_(255.0)
 
-    def _cut(self, index: int, y: int, x: int, shift_y: int, shift_x: int, patch_px: int) -> Tile:
+    def _cut(self, cell: list[int], shift: list[int], patch_px: int) -> Tile:
+        index, y, x = cell
         tile = self._tiles[index]
         # The patch's centre falls into the cell, as far as the tile's edges allow.
-        top = min(max(y + shift_y - patch_px // 2, 0), tile.shape[1] - patch_px)
-        left = min(max(x + shift_x - patch_px // 2, 0), tile.shape[2] - patch_px)
+        top = min(max(y + shift[0] - patch_px // 2, 0), tile.shape[1] - patch_px)
+        left = min(max(x + shift[1] - patch_px // 2, 0), tile.shape[2] - patch_px)
         return tile[:, top : top + patch_px, left : left + patch_px]
 
 

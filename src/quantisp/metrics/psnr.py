@@ -44,7 +44,9 @@ def mean_squared_error(
         inside = slice(border_px, -border_px)
         image, reference = image[:, :, inside, inside], reference[:, :, inside, inside]
     if image.numel() == 0:
-        raise SettingError(f"nothing is left inside a border of {border_px} px: use a larger picture")
+        raise SettingError(
+            f"nothing is left inside a border of {border_px} px: use a larger picture"
+        )
     return float((image.double() - reference.double()).square().mean())
 
 

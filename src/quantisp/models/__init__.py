@@ -1,7 +1,13 @@
 """Networks that restore RGB from a mosaic, and the files that hold them."""
 
 from quantisp.models.dephasenet import PRESETS, DePhaseNet, DePhaseNetConfig
-from quantisp.models.weights import ModelFile, Provenance, model_sha256, read_model_file, write_model_file
+from quantisp.models.weights import (
+    ModelFile,
+    Provenance,
+    model_sha256,
+    read_model_file,
+    write_model_file,
+)
 from quantisp.models.zoo import (
     LoadedModel,
     build_preset,

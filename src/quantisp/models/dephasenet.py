@@ -31,7 +31,7 @@ A subnet of b residual blocks, with distributed attention (a layer-wise proporti
 
     x0 ──▶ [residual 1] ──x1──▶ [residual 2] ──x2──▶ … ──▶ [residual b] ──xb
                 │                    │                          │
-             [gate 1]             [gate 2]                   [gate b]     gate = sigmoid(1x1, ReLU, 1x1)
+             [gate 1]             [gate 2]                   [gate b]   gate: 1x1 ReLU 1x1 sigmoid
                 └───── g1·x1 ───(+)──┴────── g2·x2 ────(+)──────┘
                                                         └──▶ x0 + g1·x1 + … + gb·xb
 
@@ -89,8 +89,9 @@ class DePhaseNet(nn.Module):
     Args:
         config: the sizes.
         pattern: the CFA that the network is made for, at pixel (0, 0) of its input.
+
     Raises:
-        ModelError: the CFA's tile is not square, or its period is odd and cannot be halved.
+        ModelError: the CFA would need a fold of more than 16 px.
     """
 
     # Training in bfloat16 leaves these in float32: the picture itself passes through the skip.
@@ -105,7 +106,9 @@ class DePhaseNet(nn.Module):
         fine, coarse = config.fine_channels, config.coarse_channels
 
         self.coarse_head = nn.Conv2d(self.fold_px**2, coarse, 3, padding=1)
-        self.coarse_subnet = DistributedAttention(coarse, config.coarse_blocks, config.gate_reduction)
+        self.coarse_subnet = DistributedAttention(
+            coarse, config.coarse_blocks, config.gate_reduction
+        )
         self.coarse_to_fine = nn.Conv2d(coarse, fine * 4, 1)
         self.fine_head = nn.Conv2d(len(pattern.letters) * fine_fold**2, fine, 3, padding=1)
         self.fine_subnet = DistributedAttention(fine, config.fine_blocks, config.gate_reduction)
@@ -122,6 +125,7 @@ class DePhaseNet(nn.Module):
 
         Args:
             mosaic: in [0, 1], at least one period high and wide; padded by whole periods inside.
+
         Returns:
             RGB in the domain of the mosaic, not clipped.
         """
@@ -153,10 +157,14 @@ class DistributedAttention(nn.Module):
         )
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Channels and size stay."""
         total = x
-        for block, gate in zip(self.blocks, self.gates, strict=True):
+        for number, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
             x = block(x)
-            total = total + gate(x)
+            # In one pass over the memory, and after the first block in place: what is not a
+            # convolution waits for memory.
+            add_product = torch.Tensor.addcmul_ if number else torch.addcmul
+            total = add_product(total, x, gate(x))
         return total
 
 
@@ -169,23 +177,25 @@ class ResidualBlock(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        return x + self.conv2(functional.relu(self.conv1(x)))
+        """Channels and size stay."""
+        return self.conv2(functional.relu_(self.conv1(x))).add_(x)
 
 
 class AttentionGate(nn.Module):
-    """x · sigmoid(1x1(ReLU(1x1(x)))): how much of x, at each pixel and channel, goes to the sum."""
+    """sigmoid(1x1(ReLU(1x1(x)))): how much of x, at each pixel and channel, goes to the sum."""
 
     def __init__(self, channels: int, reduction: int, share: float) -> None:
         super().__init__()
-        self.squeeze = nn.Conv2d(channels, channels // reduction, 1)
-        self.excite = nn.Conv2d(channels // reduction, channels, 1)
+        self.squeeze = nn.Conv2d(channels, max(channels // reduction, 1), 1)
+        self.excite = nn.Conv2d(max(channels // reduction, 1), channels, 1)
         nn.init.zeros_(self.excite.weight)
         # Every gate begins open by `share`, so that the shares of a subnet begin with a sum of 1.
         share = min(share, 0.5)
         nn.init.constant_(self.excite.bias, math.log(share / (1.0 - share)))  # pyright: ignore[reportArgumentType]
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
-        return x * torch.sigmoid(self.excite(functional.relu(self.squeeze(x))))
+        """Channels and size stay."""
+        return self.excite(functional.relu_(self.squeeze(x))).sigmoid_()
 
 
 def _fold(pattern: CFAPattern) -> int:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -15,7 +14,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from quantisp.cfa import CFAPattern
-from quantisp.errors import ModelError, OutputError
+from quantisp.errors import ModelError, PatternError
+from quantisp.files import write_atomically
 
 __all__ = ["ModelFile", "Provenance", "model_sha256", "read_model_file", "write_model_file"]
 
@@ -55,11 +55,13 @@ class ModelFile:
 
 
 def model_sha256(model: nn.Module) -> str:
-    """The digest of every tensor of a model, with its name, type and shape."""
-    digest = hashlib.sha256()
+    """The digest of a model's class name and of every tensor, with its name, type and shape."""
+    digest = hashlib.sha256(f"{type(model).__qualname__} ".encode())
     for name, value in sorted(model.state_dict().items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        digest.update(
+            value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
+        )
     return digest.hexdigest()
 
 
@@ -81,14 +83,7 @@ def write_model_file(
         "cfa": json.dumps({"tile": pattern.tile, "responses": pattern.responses}),
         **asdict(provenance),
     }
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        partial.write_bytes(save(tensors, metadata))
-        os.replace(partial, path)
-    except OSError as error:
-        raise OutputError(f"cannot write {path} ({error.strerror}): choose another place") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    write_atomically(path, save(tensors, metadata))
 
 
 def read_model_file(path: Path) -> ModelFile:
@@ -98,12 +93,15 @@ def read_model_file(path: Path) -> ModelFile:
         ModelError: missing, damaged, a pickle, not written by quantisp, or not finite.
     """
     try:
-        head = path.open("rb").read(4)
+        with path.open("rb") as stream:
+            head = stream.read(9)
     except OSError as error:
         raise ModelError(
             f"expected a model file at {path}, cannot read it ({error.strerror}): correct the path"
         ) from error
-    if head[:2] == b"PK" or head[:1] == b"\x80":
+    # A safetensors file begins with its header's length, whose first bytes may be those of a
+    # pickle (0x80) or a zip; but its ninth byte is the header's brace.
+    if head[8:] != b"{" and (head[:2] == b"PK" or head[:1] == b"\x80"):
         raise ModelError(
             f"expected a .safetensors file that quantisp wrote, {path} is a pickle, which could "
             "run any code: save the weights with safetensors"
@@ -111,7 +109,8 @@ def read_model_file(path: Path) -> ModelFile:
     try:
         with safe_open(path, framework="pt") as file:
             metadata: dict[str, str] = file.metadata() or {}
-            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}
+            names: list[str] = file.keys()
+            tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError) as error:
         raise ModelError(
             f"expected a .safetensors file that quantisp wrote, {path} is damaged ({error}): "
@@ -135,10 +134,9 @@ def _interpret(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Te
         ).recognised()
         provenance = Provenance(**{f.name: metadata[f.name] for f in fields(Provenance)})
         preset = metadata["preset"]
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, ValueError, TypeError, PatternError) as error:
         raise ModelError(
-            f"expected complete metadata, {path} lacks or garbles {error}: "
-            "fetch or train it again"
+            f"expected complete metadata, {path} lacks or garbles {error}: fetch or train it again"
         ) from error
     broken = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if broken:

@@ -17,18 +17,22 @@ from quantisp.errors import ModelError
 from quantisp.models import dephasenet
 from quantisp.models.weights import ModelFile, Provenance, read_model_file
 
-__all__ = ["LoadedModel", "build_preset", "load_model_file", "load_own_model", "packaged_models", "presets"]
+__all__ = [
+    "LoadedModel",
+    "build_preset",
+    "load_model_file",
+    "load_own_model",
+    "packaged_models",
+    "presets",
+]
 
 Builder = Callable[[CFAPattern], nn.Module]
 
 # To add a network: one file beside dephasenet.py, and one line here.
 BUILDERS: Mapping[str, Builder] = MappingProxyType(
-    {
-        name: partial(dephasenet.DePhaseNet, config)
-        for name, config in dephasenet.PRESETS.items()
-    }
+    {name: partial(dephasenet.DePhaseNet, config) for name, config in dephasenet.PRESETS.items()}
 )
-WEIGHTS = Path(__file__).parent / "weights"
+PACKAGED = Path(__file__).parent / "packaged"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,7 +52,7 @@ def presets() -> tuple[str, ...]:
 
 def packaged_models() -> tuple[str, ...]:
     """The names of the weights that come with the package."""
-    return tuple(sorted(path.stem for path in WEIGHTS.glob("*.safetensors")))
+    return tuple(sorted(path.stem for path in PACKAGED.glob("*.safetensors")))
 
 
 def build_preset(name: str, pattern: CFAPattern) -> nn.Module:
@@ -69,7 +73,7 @@ def load_model_file(name_or_path: str | Path) -> LoadedModel:
         ModelError: no such model, or its file cannot be used.
     """
     packaged = str(name_or_path) in packaged_models()
-    path = WEIGHTS / f"{name_or_path}.safetensors" if packaged else Path(name_or_path).expanduser()
+    path = PACKAGED / f"{name_or_path}.safetensors" if packaged else Path(name_or_path).expanduser()
     if not packaged and path.suffix == "" and not path.exists():
         raise ModelError(
             f"no packaged model is called {str(name_or_path)!r}: choose one of "
@@ -95,6 +99,7 @@ def _build(path: Path, file: ModelFile) -> nn.Module:
             f"(expected {expected.get(name)}, found {found.get(name)}): it belongs to another "
             "preset or version"
         )
+    # Files may hold float16; load_state_dict turns it into the network's float32.
     model.load_state_dict(dict(file.tensors))
     return model.eval().requires_grad_(False)
 
@@ -106,17 +111,24 @@ def load_own_model(factory: str, weights: Path | None) -> LoadedModel:
         factory: the callable's module and name; it returns an ``nn.Module`` that maps a mosaic
             (n, 1, h, w) to RGB (n, 3, h, w) and has its CFA as ``.pattern``.
         weights: a safetensors file with its state dict, or None to use it as it is returned.
+
     Raises:
         ModelError: no such factory, or what it returns cannot be used.
     """
     module_name, _, attribute = factory.partition(":")
     try:
-        model = getattr(importlib.import_module(module_name), attribute)()
-    except (ImportError, AttributeError) as error:
+        build = getattr(importlib.import_module(module_name), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
         raise ModelError(
             f"expected package.module:factory, {factory!r} cannot be imported ({error}): "
             "correct the name, or set PYTHONPATH"
         ) from error
+    if not callable(build):
+        raise ModelError(
+            f"expected package.module:factory, {factory} is {type(build).__name__}, "
+            "not a function: correct the name"
+        )
+    model = build()
     pattern = getattr(model, "pattern", None)
     if not isinstance(model, nn.Module) or not isinstance(pattern, CFAPattern):
         raise ModelError(
@@ -142,7 +154,7 @@ def _load_own_weights(model: nn.Module, path: Path) -> None:
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise ModelError(
             f"expected the network's state dict as safetensors, {path} does not fit "
-            f"({str(error).splitlines()[0]}): save it with safetensors.torch.save_model"
+            f"({' '.join(str(error).split())}): save it with safetensors.torch.save_model"
         ) from error
     if not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
         raise ModelError(f"expected finite weights, {path} has NaN or infinity: train it again")

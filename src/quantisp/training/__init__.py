@@ -1,6 +1,14 @@
 """Losses and the training loop; the model is passed in."""
 
+from quantisp.training.checkpoints import check_run_folder
 from quantisp.training.loop import CurvePoint, TrainProgress, TrainSettings, train
 from quantisp.training.losses import frequency_loss
 
-__all__ = ["CurvePoint", "TrainProgress", "TrainSettings", "frequency_loss", "train"]
+__all__ = [
+    "CurvePoint",
+    "TrainProgress",
+    "TrainSettings",
+    "check_run_folder",
+    "frequency_loss",
+    "train",
+]

@@ -2,28 +2,48 @@
 
 from __future__ import annotations
 
-import os
+import io
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
-from quantisp.errors import ModelError
+from quantisp.errors import ModelError, OutputError
+from quantisp.files import write_atomically
 
-__all__ = ["read_checkpoint", "write_checkpoint"]
+__all__ = ["CHECKPOINT_NAME", "check_run_folder", "read_checkpoint", "write_checkpoint"]
+
+CHECKPOINT_NAME = "checkpoint.pt"
+
+
+def check_run_folder(folder: Path, *, resume: bool) -> None:
+    """Find out, before anything is read or written, whether a run may begin or go on in ``folder``.
+
+    Raises:
+        OutputError: a file is in its place, or it is not empty and not to be resumed.
+        ModelError: there is no checkpoint to go on from.
+    """
+    if resume and not (folder / CHECKPOINT_NAME).is_file():
+        raise _none_at(folder / CHECKPOINT_NAME)
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise OutputError(f"expected a folder at {nearest}, found a file: choose another --out")
+    if not resume and nearest == folder and any(folder.iterdir()):
+        raise OutputError(
+            f"expected a new or empty folder, {folder} holds {min(folder.iterdir()).name}: "
+            "pass --resume to go on with its run, or choose another --out"
+        )
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replace the checkpoint at ``path`` in one step; a kill leaves the old one or the new one."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with partial.open("wb") as file:
-            torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)
+    """Replace the checkpoint at ``path`` in one step; a kill leaves the old one or the new one.
+
+    Raises:
+        OutputError: there is no space.
+    """
+    content = io.BytesIO()
+    torch.save(state, content)
+    write_atomically(path, content.getvalue())
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -33,11 +53,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         ModelError: there is none at ``path``, or it is damaged, or it holds more than tensors.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
-        raise ModelError(
-            f"expected a checkpoint at {path}, found none: start without --resume"
-        ) from None
+        raise _none_at(path) from None
     # torch.load raises its unpickler's own kinds, RuntimeError, EOFError and KeyError among them.
     except Exception as error:
         raise ModelError(
@@ -45,3 +63,13 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"({str(error).splitlines()[0] if str(error) else type(error).__name__}): "
             "remove it and start without --resume"
         ) from error
+    if not isinstance(state, dict):
+        raise ModelError(
+            f"expected a checkpoint of quantisp, {path} holds a {type(state).__name__}: "
+            "remove it and start without --resume"
+        )
+    return cast("dict[str, Any]", state)
+
+
+def _none_at(path: Path) -> ModelError:
+    return ModelError(f"expected a checkpoint at {path}, found none: start without --resume")

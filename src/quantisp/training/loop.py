@@ -20,7 +20,7 @@ from quantisp.cfa import CFAPattern, mosaic
 from quantisp.data import PatchCache
 from quantisp.errors import ModelError, RunError, SettingError
 from quantisp.metrics import mean_squared_error, psnr_db, rounded_to_8_bits
-from quantisp.training.checkpoints import read_checkpoint, write_checkpoint
+from quantisp.training.checkpoints import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from quantisp.training.losses import frequency_loss
 from quantisp.training.precision import autocast_context, keep_in_float32, resolve_precision
 
@@ -28,11 +28,15 @@ __all__ = ["CurvePoint", "TrainProgress", "TrainSettings", "train"]
 
 log = logging.getLogger(__name__)
 
-CHECKPOINT_NAME = "checkpoint.pt"
 # The squared error of a typical patch has about 1/64 of the gradient of its absolute error. Equal
 # gradients keep Adam's running moments valid when the loss changes.
 SQUARED_ERROR_WEIGHT = 64.0
 LEAST_LEARNING_RATE = 0.01
+ABOVE_ZERO = frozenset(
+    {"steps", "time_limit_s", "batch", "patch_px", "last_patch_px", "validate_every"}
+    | {"learning_rate", "clip_norm"}
+)
+SHARES = frozenset({"last_phase", "ema_decay"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +60,7 @@ class TrainSettings:
         checkpoint_every_s: seconds.
         precision: ``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 where the hardware
             has it.
+
     Raises:
         SettingError: a value out of range.
     """
@@ -80,12 +85,14 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.steps is None and self.time_limit_s is None:
             raise SettingError("training needs an end: give --steps, --time-limit, or both")
-        for name in ("steps", "time_limit_s", "batch", "patch_px", "last_patch_px", "learning_rate"):
-            value = getattr(self, name)
-            if value is not None and not value > 0:
+        for name, value in asdict(self).items():
+            if name in ABOVE_ZERO and value is not None and not value > 0:
                 raise SettingError(f"{name} must be above 0, found {value}: give a larger value")
+            if name in SHARES and not 0.0 <= value <= 1.0:
+                raise SettingError(f"{name} is a share from 0 to 1, found {value}: correct it")
         if not 0 <= self.seed < 2**31:
             raise SettingError(f"a seed is an integer from 0 to 2147483647, found {self.seed}")
+        resolve_precision(self.precision, torch.device("cpu"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +120,7 @@ class TrainProgress:
 def train(
     model: nn.Module,
     patches: PatchCache,
-    validation: Sequence[Float[Tensor, "1 3 h w"]],
+    validation: Sequence[Float[Tensor, "1 3 _ _"]],
     settings: TrainSettings,
     *,
     pattern: CFAPattern,
@@ -136,8 +143,10 @@ def train(
             threads, a run by steps that was stopped and resumed gives the very same weights.
         on_progress: called about once a second.
         on_better: called with the averaged model at each validation that is the best so far.
+
     Returns:
         Every validation.
+
     Raises:
         ModelError: the checkpoint is missing, damaged, or of another model or run.
         RunError: the loss is not finite any more.
@@ -154,7 +163,7 @@ def train(
 def _advance_to_end(
     run: _Run,
     patches: PatchCache,
-    validation: Sequence[Float[Tensor, "1 3 h w"]],
+    validation: Sequence[Float[Tensor, "1 3 _ _"]],
     on_progress: Callable[[TrainProgress], None] | None,
     on_better: Callable[[nn.Module, CurvePoint], None] | None,
 ) -> None:
@@ -250,8 +259,8 @@ class _Run:
         self.loss = float(loss.detach())
         if not math.isfinite(self.loss):
             raise RunError(
-                f"the loss is {self.loss} at step {self.step}: resume from the last checkpoint "
-                "with a lower --learning-rate"
+                f"the loss is {self.loss} at step {self.step}: begin again in another "
+                "--out with a lower --learning-rate, by --init from the best weights so far"
             )
 
     def _learning_rate(self, share: float) -> float:
@@ -265,13 +274,13 @@ class _Run:
     def _average(self) -> None:
         # The mean follows fast in the beginning, when the first weights are of no worth.
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
-        means = [p for p in self.averaged.parameters()]
-        torch._foreach_lerp_(means, [p.detach() for p in self.model.parameters()], 1.0 - decay)
+        for mean, value in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value.detach(), 1.0 - decay)
         for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             mean.copy_(value)
 
     @torch.inference_mode()
-    def validate(self, pictures: Sequence[Float[Tensor, "1 3 h w"]]) -> CurvePoint:
+    def validate(self, pictures: Sequence[Float[Tensor, "1 3 _ _"]]) -> CurvePoint:
         total = 0.0
         for picture in pictures:
             rgb = picture.to(self.device)
@@ -314,7 +323,7 @@ class _Run:
             self.elapsed_s = float(state["elapsed_s"])
             self.loss = float(state["loss"])
             self.curve = [CurvePoint(**point) for point in state["curve"]]
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(
                 f"expected a checkpoint of this model and run, {self.checkpoint} does not fit "
                 f"({str(error).splitlines()[0]}): give the same settings, or start without --resume"

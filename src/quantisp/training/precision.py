@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
@@ -48,7 +48,7 @@ def autocast_context(precision: str, device: torch.device) -> AbstractContextMan
 
 
 @contextmanager
-def keep_in_float32(model: nn.Module, device: torch.device) -> Iterator[None]:
+def keep_in_float32(model: nn.Module, device: torch.device) -> Generator[None]:
     """Within the context, the layers that ``model.float32_layers`` names ignore autocast.
 
     bfloat16 carries 8 significant bits, which is less than a picture has: a layer through which
@@ -56,12 +56,12 @@ def keep_in_float32(model: nn.Module, device: torch.device) -> Iterator[None]:
     """
     left: list[torch.autocast] = []
 
-    def leave_autocast(layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def leave_autocast(_layer: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         left.append(torch.autocast(device.type, enabled=False))
         left[-1].__enter__()
         return tuple(value.float() for value in inputs)
 
-    def return_to_autocast(layer: nn.Module, inputs: object, output: object) -> None:
+    def return_to_autocast(_layer: nn.Module, _inputs: object, _output: object) -> None:
         left.pop().__exit__(None, None, None)
 
     names: tuple[str, ...] = getattr(model, "float32_layers", ())

@@ -1,0 +1,107 @@
+"""``quantisp info``."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from quantisp.cli.options import JsonOption, WeightsOption
+from quantisp.cli.progress import console
+
+if TYPE_CHECKING:
+    from quantisp.models import LoadedModel
+
+__all__ = ["info_command"]
+
+
+def info_command(
+    model: Annotated[
+        str | None,
+        typer.Argument(help="A packaged name, a .safetensors file, or package.module:factory."),
+    ] = None,
+    weights: WeightsOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Show a model's cost, receptive field, CFA and provenance; without MODEL, what there is.
+
+    Example: quantisp info dephasenet-lite
+    """
+    from quantisp.api import find_model
+
+    facts = _everything() if model is None else _describe(find_model(model, weights))
+    if as_json:
+        print(json.dumps(facts, indent=1, ensure_ascii=False))
+        return
+    layers: list[dict[str, Any]] = facts.pop("layers", [])
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        table.add_row(name.replace("_", " "), _plain(value))
+    screen = console()
+    screen.print(table)
+    if layers:
+        screen.print(_layer_table(layers))
+
+
+def _everything() -> dict[str, Any]:
+    from quantisp.cfa import named_patterns
+    from quantisp.models import packaged_models, presets
+    from quantisp.quantization import METHODS
+
+    return {
+        "packaged_models": list(packaged_models()),
+        "presets_to_train": list(presets()),
+        "CFAs": {pattern.name: "/".join(pattern.tile) for pattern in named_patterns()},
+        "rounding_methods": list(METHODS),
+    }
+
+
+def _describe(found: LoadedModel) -> dict[str, Any]:
+    from quantisp.inference import network_cost, receptive_field
+    from quantisp.models import model_sha256
+
+    cost = network_cost(found.model)
+    field = receptive_field(found.model, found.pattern)
+    return {
+        "model": found.name,
+        "sha256": model_sha256(found.model),
+        "parameters": cost.parameters,
+        "macs_per_px": cost.macs_per_px,
+        "receptive_field_px": None if field is None else [field.height_px, field.width_px],
+        "CFA": {
+            str(found.pattern): "/".join(found.pattern.tile),
+            **{c: list(found.pattern.response(c)) for c in found.pattern.letters},
+        },
+        "provenance": None if found.provenance is None else asdict(found.provenance),
+        "layers": [asdict(layer) for layer in cost.layers],
+    }
+
+
+def _plain(value: Any) -> str:
+    if value is None:
+        return "not known"
+    if isinstance(value, dict):
+        return "\n".join(f"{name}: {_plain(entry)}" for name, entry in value.items())
+    if isinstance(value, list):
+        return ", ".join(_plain(entry) for entry in value)
+    if isinstance(value, float):
+        return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _layer_table(layers: list[dict[str, Any]]) -> Table:
+    table = Table(title="Layers")
+    table.add_column("layer")
+    table.add_column("kind")
+    table.add_column("parameters", justify="right")
+    table.add_column("MAC/px", justify="right")
+    for layer in layers:
+        table.add_row(
+            layer["name"], layer["kind"], f"{layer['parameters']:,}", f"{layer['macs_per_px']:,.0f}"
+        )
+    return table

@@ -1,0 +1,77 @@
+"""Option values that more than one command reads, and the options that commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from quantisp.errors import SettingError
+
+__all__ = [
+    "DeviceOption",
+    "ImagesOption",
+    "JsonOption",
+    "ModelOption",
+    "WeightsOption",
+    "parse_list",
+    "parse_widths",
+]
+
+WIDEST = 16
+NARROWEST = 2
+
+ModelOption = Annotated[
+    str,
+    typer.Option(
+        "--model",
+        help="A packaged name, a .safetensors file of quantisp, or package.module:factory.",
+    ),
+]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(help="State dict (safetensors) for a package.module:factory model."),
+]
+ImagesOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--images",
+        help="RGB pictures: a file, folder or glob, repeatable; or 'sample', the packaged ones.",
+        show_default="sample",
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
+JsonOption = Annotated[
+    bool, typer.Option("--json", help="Print one JSON document instead of a table.")
+]
+
+
+def parse_widths(text: str) -> tuple[int, ...]:
+    """``4-16``, ``6``, ``4,6,8-10`` as sorted widths in bits.
+
+    Raises:
+        SettingError: anything else, or outside 2 to 16.
+    """
+    widths: set[int] = set()
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last.isdecimal() or not dash)):
+            raise _bad_widths(text)
+        low, high = int(first), int(last or first)
+        if not NARROWEST <= low <= high <= WIDEST:
+            raise _bad_widths(text)
+        widths.update(range(low, high + 1))
+    return tuple(sorted(widths))
+
+
+def parse_list(text: str) -> tuple[str, ...]:
+    """Names separated by commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _bad_widths(text: str) -> SettingError:
+    return SettingError(
+        f"expected weight bits from {NARROWEST} to {WIDEST}, like 8, 4-16 or 4,6,8, found "
+        f"{text!r}: correct --weight-bits"
+    )

@@ -1,0 +1,119 @@
+"""``quantisp study``."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from quantisp.cli.options import (
+    DeviceOption,
+    ImagesOption,
+    JsonOption,
+    ModelOption,
+    WeightsOption,
+    parse_list,
+    parse_widths,
+)
+from quantisp.cli.progress import ProgressDisplay, console
+from quantisp.files import write_atomically
+
+if TYPE_CHECKING:
+    from quantisp.evaluation import StudyProgress
+
+__all__ = ["study_command"]
+
+
+def study_command(
+    model: ModelOption = "dephasenet-lite",
+    weights: WeightsOption = None,
+    images: ImagesOption = None,
+    weight_bits: Annotated[str, typer.Option(help="Widths: 8, 4-16, or 4,6,8.")] = "4-16",
+    method: Annotated[str, typer.Option(help="Rounding methods, separated by commas.")] = "rtn",
+    granularity: Annotated[
+        str, typer.Option(help="Scales per 'tensor', per 'channel', or both.")
+    ] = "tensor,channel",
+    within: Annotated[
+        float, typer.Option(help="Drop in dB that the recommendation allows.")
+    ] = 0.05,
+    crop: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A 128x128 place to show: NAME (its middle) or NAME:TOP,LEFT; repeatable.",
+            show_default="where bits hurt most",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/study"),
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure what each number of weight bits costs in picture quality.
+
+    Writes study.json, study.csv, run.json, figures, crops and report.html to OUT. A study that
+    was stopped at any moment goes on where it was when the same command is given again.
+
+    Example: quantisp study --images photos/ --weight-bits 4-10 --out results
+    """
+    from quantisp.api import study_with_crops
+    from quantisp.reports import recommendation_lines, study_table, write_report
+
+    began, start = datetime.now(UTC), time.monotonic()
+    with ProgressDisplay() as display:
+
+        def show(progress: StudyProgress) -> None:
+            display.show("studying", progress.done_px, progress.total_px, progress.doing)
+
+        outcome = study_with_crops(
+            model,
+            images or ["sample"],
+            weights=weights,
+            weight_bits=parse_widths(weight_bits),
+            methods=parse_list(method),
+            granularities=parse_list(granularity),
+            within_db=within,
+            crops=crop or (),
+            out=out,
+            device=device,
+            on_read=lambda count, total: display.show("reading pictures", count, total),
+            on_progress=show,
+        )
+    run = _run_record(began, time.monotonic() - start, device)
+    write_atomically(out / "run.json", (json.dumps(run, indent=1) + "\n").encode())
+    write_report(out, outcome.result, outcome.crops, run)
+    if as_json:
+        print(outcome.result.to_json(), end="")
+        return
+    screen = console()
+    screen.print(study_table(outcome.result, columns=screen.width))
+    for line in recommendation_lines(outcome.result):
+        screen.print(line)
+    screen.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _run_record(began: datetime, seconds: float, device: str) -> dict[str, str]:
+    import numpy as np
+    import torch
+
+    from quantisp import __version__
+
+    return {
+        "command": shlex.join(["quantisp", *sys.argv[1:]]),
+        "began": began.isoformat(timespec="seconds"),
+        "seconds": f"{seconds:.1f}",
+        "device": device,
+        "machine": f"{platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()}, "
+        f"{torch.backends.cpu.get_cpu_capability()}",
+        "system": platform.platform(),
+        "quantisp": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+    }

@@ -1,0 +1,33 @@
+"""Measuring models: one at a time, and a network at every bit depth."""
+
+from quantisp.evaluation.crops import CropPlace, parse_place
+from quantisp.evaluation.evaluate import evaluate_pictures
+from quantisp.evaluation.measure import Measurement, measure
+from quantisp.evaluation.pictures import StudyPicture, survey
+from quantisp.evaluation.store import JobStore, job_key
+from quantisp.evaluation.study import (
+    StudyOutcome,
+    StudyProgress,
+    StudyRequest,
+    check_study_folder,
+    plan_of,
+    run_study,
+)
+
+__all__ = [
+    "CropPlace",
+    "JobStore",
+    "Measurement",
+    "StudyOutcome",
+    "StudyPicture",
+    "StudyProgress",
+    "StudyRequest",
+    "check_study_folder",
+    "evaluate_pictures",
+    "job_key",
+    "measure",
+    "parse_place",
+    "plan_of",
+    "run_study",
+    "survey",
+]

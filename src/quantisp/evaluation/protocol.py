@@ -1,0 +1,39 @@
+"""How quality is measured, in words that go into every result and into every job's key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from quantisp.cfa import CFAPattern
+from quantisp.evaluation.measure import BORDER_PX, PSNR_CAP_DB
+from quantisp.metrics import TILE_PX
+
+__all__ = ["MEASUREMENT", "describe_pattern"]
+
+MEASUREMENT: Mapping[str, str | int | float] = MappingProxyType(
+    {
+        "version": 1,
+        "input": "the picture's values in [0, 1], sampled through the CFA, without noise",
+        "output": "clipped to [0, 1] and rounded to 8 bits",
+        "psnr": "from one mean squared error over all pixels and channels of a picture; "
+        "the mean over pictures",
+        "psnr_cap_db": PSNR_CAP_DB,
+        "psnr_to_float": "against the float network's output, clipped and not rounded; the mean "
+        "over the pictures that differ from it",
+        "border_px": 0,
+        "border_crop10_px": BORDER_PX,
+        "tile_px": TILE_PX,
+        "ssim": "Gaussian window 11x11, sigma 1.5, mean over R, G, B",
+        "weights": "symmetric, zero point 0, narrow range, round half to even",
+        "activations": "float32",
+    }
+)
+
+
+def describe_pattern(pattern: CFAPattern) -> dict[str, list[str] | dict[str, list[float]]]:
+    """The tile and what each of its letters collects of (R, G, B)."""
+    return {
+        "tile": list(pattern.tile),
+        "responses": {letter: list(pattern.response(letter)) for letter in pattern.letters},
+    }

@@ -1,0 +1,245 @@
+"""The bit-depth study: every setting on every picture, against the float network."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from quantisp.cfa import CFAPattern, mosaic
+from quantisp.data import read_picture
+from quantisp.evaluation.crops import CropPlace, cut_crops, find_places
+from quantisp.evaluation.float_outputs import FloatOutputs
+from quantisp.evaluation.kodak import is_kodak
+from quantisp.evaluation.measure import Measurement, measure
+from quantisp.evaluation.pictures import StudyPicture
+from quantisp.evaluation.protocol import MEASUREMENT, describe_pattern
+from quantisp.evaluation.store import JobStore, job_key
+from quantisp.evaluation.summary import summarise
+from quantisp.inference import prepare, restore
+from quantisp.quantization import Plan, quantize
+from quantisp.records import Crop, Granularity, Setting, StudyResult
+
+__all__ = [
+    "StudyOutcome",
+    "StudyProgress",
+    "StudyRequest",
+    "check_study_folder",
+    "plan_of",
+    "run_study",
+]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRequest:
+    """What to study.
+
+    Args:
+        name: of the model, for people.
+        model: maps a mosaic (n, 1, h, w) to RGB (n, 3, h, w); it is not changed.
+        model_sha256: the digest of its weights.
+        pattern: its CFA.
+        pictures: at least one.
+        settings: at least one; rows come in this order.
+        within_db: the drop that the recommendation allows.
+        crop_places: what to show; empty is the places where bits hurt most.
+    """
+
+    name: str
+    model: nn.Module
+    model_sha256: str
+    pattern: CFAPattern
+    pictures: Sequence[StudyPicture]
+    settings: Sequence[Setting]
+    within_db: float
+    crop_places: Sequence[CropPlace] = ()
+
+    def identity(self) -> dict[str, object]:
+        """What tells this study from another one in the same folder."""
+        return {
+            "model": self.model_sha256,
+            "CFA": describe_pattern(self.pattern),
+            "pictures": [picture.sha256 for picture in self.pictures],
+            "settings": [str(plan_of(setting).to_json()) for setting in self.settings],
+            "protocol": dict(MEASUREMENT),
+            "tolerance": self.within_db,
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyProgress:
+    """How far a study is, counted in restored pixels; ``doing`` is for people."""
+
+    done_px: int
+    total_px: int
+    doing: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyOutcome:
+    """The table, and the same places of some pictures at several widths."""
+
+    result: StudyResult
+    crops: tuple[Crop, ...]
+
+
+def plan_of(setting: Setting) -> Plan:
+    """The plan that a setting stands for."""
+    return Plan.uniform(
+        weight_bits=setting.weight_bits,
+        activation_bits=setting.activation_bits,
+        method=setting.method,
+        granularity=setting.granularity,
+    )
+
+
+def check_study_folder(request: StudyRequest, folder: Path) -> None:
+    """Find out, before anything is written, whether ``folder`` may take the study.
+
+    Raises:
+        OutputError: it may not.
+    """
+    JobStore.check(folder, request.identity())
+
+
+def run_study(
+    request: StudyRequest,
+    folder: Path,
+    *,
+    device: torch.device,
+    on_progress: Callable[[StudyProgress], None] | None = None,
+) -> StudyOutcome:
+    """Do every job that is not done yet, and put the table together.
+
+    Each job is kept in ``folder`` as it finishes, so a killed study loses the job in hand.
+
+    Args:
+        request: what to study.
+        folder: empty, new, or of the same study.
+        device: where the networks run.
+        on_progress: called after each job.
+
+    Raises:
+        OutputError: ``folder`` cannot be used, or is full.
+    """
+    with JobStore(folder, request.identity()) as store:
+        run = _Run(request, store, FloatOutputs(folder), device, on_progress)
+        references = run.float_jobs()
+        outcomes = [(setting, run.setting_jobs(setting)) for setting in request.settings]
+        result = summarise(
+            request.name,
+            request.model_sha256,
+            str(request.pattern),
+            {
+                **MEASUREMENT,
+                "pictures": len(request.pictures),
+                "image_set": "kodak" if is_kodak([p.sha256 for p in request.pictures]) else None,
+            },
+            references,
+            outcomes,
+            within_db=request.within_db,
+        )
+        places = request.crop_places or find_places(request.pictures, references, outcomes)
+        crops = run.crops(places)
+        run.floats.remove()
+    return StudyOutcome(result=result, crops=crops)
+
+
+class _Run:
+    """One pass over the jobs of a study."""
+
+    def __init__(
+        self,
+        request: StudyRequest,
+        store: JobStore,
+        floats: FloatOutputs,
+        device: torch.device,
+        on_progress: Callable[[StudyProgress], None] | None,
+    ) -> None:
+        self.request = request
+        self.store = store
+        self.floats = floats
+        self.device = device
+        self.on_progress = on_progress
+        self.network = prepare(copy.deepcopy(request.model), device)
+        self.done_px = 0
+        self.total_px = (1 + len(request.settings)) * sum(p.pixels for p in request.pictures)
+
+    def float_jobs(self) -> dict[str, Measurement]:
+        return {p.name: self._job(p, "float", self.network) for p in self.request.pictures}
+
+    def setting_jobs(self, setting: Setting) -> dict[str, Measurement]:
+        plan = plan_of(setting)
+        key = plan.to_json()
+        missing = [p for p in self.request.pictures if self.store.get(self._key(p, key)) is None]
+        # Rounding methods may take long: only a setting with work left is rounded.
+        network = self._quantized(plan) if missing else self.network
+        return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
+
+    def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
+        group = [s for s in self.request.settings if _group(s) == _group(self.request.settings[0])]
+        return cut_crops(
+            self.network,
+            self.request.pattern,
+            {picture.name: picture for picture in self.request.pictures},
+            places,
+            {s.weight_bits: lambda s=s: self._quantized(plan_of(s)) for s in group},
+        )
+
+    def _quantized(self, plan: Plan) -> nn.Module:
+        return prepare(quantize(self.request.model, plan), self.device)
+
+    def _key(self, picture: StudyPicture, plan: str) -> str:
+        return job_key(
+            model_sha256=self.request.model_sha256,
+            image_sha256=picture.sha256,
+            plan=plan,
+            protocol={**MEASUREMENT, "cfa": describe_pattern(self.request.pattern)},
+        )
+
+    def _job(
+        self, picture: StudyPicture, plan: str, network: nn.Module, setting: Setting | None = None
+    ) -> Measurement:
+        key = self._key(picture, plan)
+        outcome = self.store.get(key)
+        if outcome is None:
+            outcome = self._measured(picture, network, against_float=setting is not None)
+            self.store.put(key, outcome)
+        self.done_px += picture.pixels
+        if self.on_progress is not None:
+            width = (
+                "float"
+                if setting is None
+                else f"{setting.weight_bits} bits per {setting.granularity}"
+            )
+            self.on_progress(
+                StudyProgress(
+                    done_px=self.done_px, total_px=self.total_px, doing=f"{width}, {picture.name}"
+                )
+            )
+        return outcome
+
+    def _measured(
+        self, picture: StudyPicture, network: nn.Module, *, against_float: bool
+    ) -> Measurement:
+        truth = read_picture(picture.path).tensor()
+        samples = mosaic(truth, self.request.pattern)
+        restored = restore(network, samples)
+        if not against_float:
+            self.floats.keep(picture.sha256, restored)
+            return measure(restored, truth)
+        reference = self.floats.get(picture.sha256)
+        if reference is None:
+            reference = self.floats.keep(picture.sha256, restore(self.network, samples))
+        return measure(restored, truth, reference)
+
+
+def _group(setting: Setting) -> tuple[str, Granularity, int | None]:
+    return setting.method, setting.granularity, setting.activation_bits

@@ -1,0 +1,112 @@
+"""From measurements to the table."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from quantisp.evaluation.measure import Measurement
+from quantisp.metrics import psnr_db
+from quantisp.records import (
+    FloatResult,
+    Granularity,
+    Recommendation,
+    Setting,
+    StudyResult,
+    StudyRow,
+)
+
+__all__ = ["recommend", "summarise"]
+
+# Digits that are kept: far below what float32 can tell apart, far above what anyone reads.
+DIGITS = 6
+
+Outcomes = Mapping[str, Measurement]
+
+
+def summarise(
+    model: str,
+    model_sha256: str,
+    cfa: str,
+    protocol: Mapping[str, Any],
+    references: Outcomes,
+    outcomes: Sequence[tuple[Setting, Outcomes]],
+    *,
+    within_db: float,
+) -> StudyResult:
+    """Put the table together.
+
+    Args:
+        model, model_sha256, cfa, protocol: as in the result.
+        references: the float network's measurement of each picture.
+        outcomes: each setting's measurements of the same pictures.
+        within_db: the drop that the recommendation allows.
+    """
+    rows = tuple(_row(setting, references, measured) for setting, measured in outcomes)
+    return StudyResult(
+        model=model,
+        model_sha256=model_sha256,
+        cfa=cfa,
+        protocol=protocol,
+        float=FloatResult(
+            psnr_db=_mean([m.psnr_db for m in references.values()]),
+            psnr_crop10_db=_mean([m.psnr_crop10_db for m in references.values()]),
+            ssim=_mean([m.ssim for m in references.values()]),
+            images=_psnr_by_image(references),
+        ),
+        rows=rows,
+        recommendation=recommend(rows, within_db),
+    )
+
+
+def recommend(rows: Sequence[StudyRow], within_db: float) -> tuple[Recommendation, ...]:
+    """For each way of rounding, the fewest bits whose drop, and every wider one's, is allowed."""
+    groups: dict[tuple[str, Granularity, int | None], list[StudyRow]] = {}
+    for row in rows:
+        groups.setdefault((row.method, row.granularity, row.activation_bits), []).append(row)
+    found: list[Recommendation] = []
+    for (method, granularity, activation_bits), members in groups.items():
+        fewest: int | None = None
+        for row in sorted(members, key=lambda r: r.weight_bits, reverse=True):
+            if row.drop_db > within_db:
+                break
+            fewest = row.weight_bits
+        found.append(
+            Recommendation(
+                within_db=within_db,
+                method=method,
+                granularity=granularity,
+                activation_bits=activation_bits,
+                weight_bits=fewest,
+            )
+        )
+    return tuple(found)
+
+
+def _row(setting: Setting, references: Outcomes, measured: Outcomes) -> StudyRow:
+    drops = [references[name].psnr_db - m.psnr_db for name, m in measured.items()]
+    tile_drops = [m.worst_tile_drop_db(references[name]) for name, m in measured.items()]
+    to_float = [psnr_db(m.mse_to_float) for m in measured.values() if m.mse_to_float > 0.0]
+    return StudyRow(
+        weight_bits=setting.weight_bits,
+        activation_bits=setting.activation_bits,
+        method=setting.method,
+        granularity=setting.granularity,
+        psnr_db=_mean([m.psnr_db for m in measured.values()]),
+        drop_db=_mean(drops),
+        psnr_to_float_db=_mean(to_float) if to_float else None,
+        worst_image_drop_db=round(max(drops), DIGITS),
+        worst_tile_drop_db=round(max(tile_drops), DIGITS),
+        psnr_crop10_db=_mean([m.psnr_crop10_db for m in measured.values()]),
+        ssim=_mean([m.ssim for m in measured.values()]),
+        images=_psnr_by_image(measured),
+    )
+
+
+def _psnr_by_image(measured: Outcomes) -> dict[str, float]:
+    return {name: round(m.psnr_db, DIGITS) for name, m in measured.items()}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return round(statistics.fmean(values), DIGITS)

@@ -1,0 +1,94 @@
+"""The neighbourhood that an output pixel depends on, found by running the network."""
+
+from __future__ import annotations
+
+import copy
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from quantisp.cfa import CFAPattern
+
+__all__ = ["ReceptiveField", "receptive_field"]
+
+# Networks that fold or reduce by up to this many px are probed at every phase.
+PHASES_PX = 16
+LONGEST_STRIP_PX = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReceptiveField:
+    """How far the input of an output pixel reaches, in px, at the worst phase of the fold.
+
+    ``stride_px`` is the step by which a picture may be shifted with the same phase.
+    """
+
+    above_px: int
+    below_px: int
+    left_px: int
+    right_px: int
+    stride_px: int
+
+    @property
+    def height_px(self) -> int:
+        """Rows that one output pixel depends on."""
+        return self.above_px + 1 + self.below_px
+
+    @property
+    def width_px(self) -> int:
+        """Columns that one output pixel depends on."""
+        return self.left_px + 1 + self.right_px
+
+
+def receptive_field(model: nn.Module, pattern: CFAPattern) -> ReceptiveField | None:
+    """The exact receptive field of a network, or None if it is not bounded.
+
+    A NaN at one input pixel turns every output that depends on it into NaN, whatever the weights
+    are; the furthest such output, over all phases, gives the reach.
+
+    Args:
+        model: maps a mosaic (n, 1, h, w) to RGB (n, 3, h, w). It is not changed.
+        pattern: its CFA.
+    """
+    stride = math.lcm(PHASES_PX, *pattern.period)
+    # In float64 on the CPU a convolution is a plain sum over its window; Winograd's transforms
+    # would carry the NaN to neighbours that do not depend on it.
+    probe = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
+    with torch.inference_mode():
+        horizontal = _reach(probe, stride, vertical=False)
+        vertical = _reach(probe, stride, vertical=True)
+    if horizontal is None or vertical is None:
+        return None
+    return ReceptiveField(
+        above_px=vertical[0],
+        below_px=vertical[1],
+        left_px=horizontal[0],
+        right_px=horizontal[1],
+        stride_px=stride,
+    )
+
+
+def _reach(model: nn.Module, stride: int, *, vertical: bool) -> tuple[int, int] | None:
+    length = 16 * stride
+    while length <= LONGEST_STRIP_PX:
+        affected = _affected(model, length, stride, vertical)
+        if all(first > 0 and last < length - 1 for first, last in affected):
+            centre = length // 2
+            # An output d px after an input has that input d px before it.
+            before = max(last - (centre + phase) for phase, (_, last) in enumerate(affected))
+            after = max((centre + phase) - first for phase, (first, _) in enumerate(affected))
+            return before, after
+        length *= 2
+    return None
+
+
+def _affected(model: nn.Module, length: int, stride: int, vertical: bool) -> list[tuple[int, int]]:
+    """The first and last output that a NaN in the middle touches, at each phase."""
+    strips = torch.zeros(stride, 1, stride, length, dtype=torch.float64)
+    for phase in range(stride):
+        strips[phase, :, :, length // 2 + phase] = math.nan
+    outputs: Tensor = model(strips.mT if vertical else strips)
+    touched = (outputs.mT if vertical else outputs).isnan().any(dim=2).any(dim=1)
+    return [(int(row.nonzero()[0]), int(row.nonzero()[-1])) for row in touched]

@@ -1,0 +1,42 @@
+"""Weights to integers: formats, rounding, plans, methods, and the quantized network.
+
+Works on any ``nn.Module`` and knows nothing of cameras or data. Activations stay in float.
+"""
+
+from __future__ import annotations
+
+from quantisp.quantization.affine import (
+    QuantizedWeight,
+    dequantize_tensor,
+    quantize_tensor,
+    weight_scale,
+)
+from quantisp.quantization.formats import MAX_BITS, MIN_BITS, IntFormat
+from quantisp.quantization.layers import Layer, find_layers
+from quantisp.quantization.methods import METHODS, LayerMethod, find_method
+from quantisp.quantization.model import LayerCoverage, QuantizedModel, quantize
+from quantisp.quantization.plan import LayerPlan, Plan
+from quantisp.quantization.rounding import Rounding, round_scalar, round_tensor
+
+__all__ = [
+    "MAX_BITS",
+    "METHODS",
+    "MIN_BITS",
+    "IntFormat",
+    "Layer",
+    "LayerCoverage",
+    "LayerMethod",
+    "LayerPlan",
+    "Plan",
+    "QuantizedModel",
+    "QuantizedWeight",
+    "Rounding",
+    "dequantize_tensor",
+    "find_layers",
+    "find_method",
+    "quantize",
+    "quantize_tensor",
+    "round_scalar",
+    "round_tensor",
+    "weight_scale",
+]

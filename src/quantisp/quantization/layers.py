@@ -1,0 +1,92 @@
+"""The layers whose weights can be quantized, and the weights that no quantizer knows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import cast
+
+from torch import nn
+
+from quantisp.errors import PlanError
+
+__all__ = ["LAYER_KINDS", "Layer", "find_layers"]
+
+# Each kind, and the axis of its weight that counts output channels.
+_OUTPUT_AXIS: dict[type[nn.Module], int] = {nn.Conv2d: 0, nn.ConvTranspose2d: 1, nn.Linear: 0}
+LAYER_KINDS = ", ".join(kind.__name__ for kind in _OUTPUT_AXIS)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Layer:
+    """A module that owns parameters of two or more dimensions.
+
+    Biases and other parameters of one dimension stay in float, and buffers are not weights.
+
+    Args:
+        name: as in ``named_modules``; the network itself is ``""``.
+        module: the module.
+        weights: the names of those parameters.
+        output_axis: of the output channels, or None where no quantizer knows the module.
+    """
+
+    name: str
+    module: nn.Module
+    weights: tuple[str, ...]
+    output_axis: int | None
+
+    @property
+    def kind(self) -> str:
+        """The module's class."""
+        return type(self.module).__name__
+
+    @property
+    def weight(self) -> nn.Parameter:
+        """The weight of a quantizable layer."""
+        return self.module.get_parameter("weight")
+
+    @property
+    def numel(self) -> int:
+        """The number of its weights."""
+        return sum(self.module.get_parameter(name).numel() for name in self.weights)
+
+    def axis(self, granularity: str) -> int | None:
+        """The axis along which the scale varies.
+
+        Raises:
+            PlanError: the output channels of this layer do not lie along one axis.
+        """
+        if granularity == "tensor":
+            return None
+        if isinstance(self.module, nn.ConvTranspose2d) and self.module.groups > 1:
+            raise PlanError(
+                f"expected one axis of output channels, layer {self.name!r} is a ConvTranspose2d "
+                f"of {self.module.groups} groups, which spreads them over two: "
+                "plan it with granularity 'tensor'"
+            )
+        return self.output_axis
+
+
+def find_layers(model: nn.Module) -> dict[str, Layer]:
+    """Every module that owns weights, by name; a module that is used twice appears once.
+
+    A reparametrised layer (weight norm, ``torch.nn.utils.parametrize``) owns no plain ``weight``
+    and so counts as a module that no quantizer knows.
+    """
+    layers: dict[str, Layer] = {}
+    # PyTorch annotates this one generator in part.
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    for name, module in modules:
+        own = module.named_parameters(recurse=False)
+        weights = tuple(parameter for parameter, value in own if value.ndim >= 2)
+        if weights:
+            layers[name] = Layer(
+                name=name, module=module, weights=weights, output_axis=_output_axis(module, weights)
+            )
+    return layers
+
+
+def _output_axis(module: nn.Module, weights: tuple[str, ...]) -> int | None:
+    if weights != ("weight",):
+        return None
+    return next((axis for kind, axis in _OUTPUT_AXIS.items() if isinstance(module, kind)), None)

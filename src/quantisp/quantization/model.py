@@ -1,0 +1,182 @@
+"""The quantized network: the float network with weights that are codes times scales."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quantisp.errors import ModelError, PlanError, RunError, SettingError
+from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
+from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.layers import Layer, find_layers
+from quantisp.quantization.methods import find_method
+from quantisp.quantization.plan import LayerPlan, Plan
+
+__all__ = ["LayerCoverage", "QuantizedModel", "quantize"]
+
+
+def quantize(
+    model: nn.Module, plan: Plan, calibration: Sequence[Float[Tensor, "_ 1 _ _"]] | None = None
+) -> QuantizedModel:
+    """Quantize a network's weights; the network itself is not changed.
+
+    Args:
+        model: float32 weights, on any device; the codes are computed on the CPU, so that they
+            are the same everywhere.
+        plan: what becomes of each layer. A plan without bits gives the float network.
+        calibration: network inputs, for methods that need some. ``rtn`` does not look at them,
+            so they are refused.
+
+    Returns:
+        The quantized network, in the mode (training or evaluation) and on the devices of ``model``.
+
+    Raises:
+        PlanError: the plan does not fit the network, or a layer was not quantized as planned.
+        ModelError: weights that are not float32, or not finite.
+        SettingError: calibration that nothing would look at.
+        RunError: a method gave codes that are not in the format or not in the network.
+    """
+    if isinstance(model, QuantizedModel):
+        raise ModelError("expected a float network, found a quantized one: quantize its original")
+    resolved = plan.resolve(model)
+    if calibration is not None:
+        methods = sorted({layer_plan.method for layer_plan in resolved.values()})
+        raise SettingError(
+            f"expected no calibration, for the methods of the plan ({', '.join(methods)}) do not "
+            "look at it: leave it out"
+        )
+    weights = {
+        name: _quantize_layer(layer, resolved[name], int_format)
+        for name, layer in find_layers(model).items()
+        if (int_format := resolved[name].weight_format) is not None
+    }
+    quantized = QuantizedModel(_with_weights(model, weights), plan=plan, weights=weights)
+    _verify(quantized)
+    return quantized
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCoverage:
+    """What became of one layer that owns weights.
+
+    Args:
+        kind: its class, such as ``Conv2d``.
+        weights: how many it has.
+        weight_bits: None is float.
+        reason: why it is float; empty where it is quantized.
+    """
+
+    kind: str
+    weights: int
+    weight_bits: int | None
+    reason: str
+
+
+class QuantizedModel(nn.Module):
+    """A network whose planned weights are exactly ``codes * scale``.
+
+    Made by :func:`quantize`. The tensors of ``codes`` and ``scales`` stay on the CPU, and the
+    weights made from them are frozen, so that no training step can part the two. A layer in float
+    is in ``coverage`` alone, and the state dict is that of ``network``.
+
+    Attributes:
+        network: the float network with the dequantized float32 weights.
+        plan: what was asked for.
+        codes: of each quantized layer, in its weight's shape: int8 to 8 bits, else int16.
+        scales: of each quantized layer, float32: 0-d, or 1-d over the output channels.
+        formats: of each quantized layer.
+        coverage: of each layer that owns weights.
+        pattern: the CFA of the network, or None where it names none.
+    """
+
+    def __init__(
+        self, network: nn.Module, *, plan: Plan, weights: Mapping[str, QuantizedWeight]
+    ) -> None:
+        super().__init__()
+        self.training = network.training
+        self.network = network
+        self.plan = plan
+        self.formats: dict[str, IntFormat] = {
+            name: int_format
+            for name in weights
+            if (int_format := plan.for_layer(name).weight_format) is not None
+        }
+        self.codes: dict[str, Tensor] = {
+            name: weight.codes.to(torch.int8 if self.formats[name].bits <= 8 else torch.int16)
+            for name, weight in weights.items()
+        }
+        self.scales: dict[str, Tensor] = {name: weight.scale for name, weight in weights.items()}
+        self.coverage: dict[str, LayerCoverage] = {
+            name: LayerCoverage(
+                kind=layer.kind,
+                weights=layer.numel,
+                weight_bits=self.formats[name].bits if name in weights else None,
+                reason="" if name in weights else _why_float(layer),
+            )
+            for name, layer in find_layers(network).items()
+        }
+        self.pattern: Any = getattr(network, "pattern", None)
+
+    def forward(self, mosaic: Float[Tensor, "*input"]) -> Float[Tensor, "*output"]:
+        """The network's output; activations are float."""
+        return self.network(mosaic)
+
+
+def _why_float(layer: Layer) -> str:
+    known = layer.output_axis is not None
+    return "float by the plan" if known else f"float by the plan; no quantizer knows {layer.kind}"
+
+
+def _quantize_layer(layer: Layer, plan: LayerPlan, int_format: IntFormat) -> QuantizedWeight:
+    weight = layer.weight.detach().cpu()
+    if weight.dtype != torch.float32:
+        raise ModelError(
+            f"expected float32 weights, layer {layer.name!r} has {weight.dtype}: "
+            "convert the network with .float()"
+        )
+    method = find_method(plan.method)
+    try:
+        return method(weight, int_format, plan.rounding, layer.axis(plan.granularity))
+    except ModelError as error:
+        raise ModelError(f"in layer {layer.name!r}: {error}") from error
+
+
+def _with_weights(model: nn.Module, weights: Mapping[str, QuantizedWeight]) -> nn.Module:
+    network = copy.deepcopy(model)
+    with torch.no_grad():
+        for name, weight in weights.items():
+            target = network.get_parameter(f"{name}.weight" if name else "weight")
+            target.copy_(weight.dequantize())
+            target.requires_grad_(False)
+    return network
+
+
+def _verify(quantized: QuantizedModel) -> None:
+    """Hold the result against the plan, from its parameters up: a gap is an error."""
+    plan, network = quantized.plan, quantized.network
+    for path, parameter in network.named_parameters():
+        name = path.rpartition(".")[0]
+        bits = plan.for_layer(name).weight_bits
+        if parameter.ndim >= 2 and bits is not None and name not in quantized.codes:
+            raise PlanError(
+                f"expected layer {name!r} in {bits} bits, its {path!r} is still float: "
+                "plan that layer with weight_bits None"
+            )
+    layers = find_layers(network)
+    for name, codes in quantized.codes.items():
+        int_format, scale = quantized.formats[name], quantized.scales[name]
+        axis = layers[name].output_axis if scale.ndim else None
+        weight = layers[name].weight.detach().cpu()
+        in_format = int_format.qmin <= int(codes.min()) and int(codes.max()) <= int_format.qmax
+        if not in_format or not torch.equal(dequantize_tensor(codes, scale, axis), weight):
+            raise RunError(
+                f"expected {int_format.bits}-bit codes times scales as the weight of layer "
+                f"{name!r}, found others: method {plan.for_layer(name).method!r} is at fault, "
+                "choose another"
+            )

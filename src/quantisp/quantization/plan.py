@@ -1,0 +1,259 @@
+"""Which layer gets which format: uniform and mixed precision are both just plans."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any, cast, get_args
+
+from torch import nn
+
+from quantisp.errors import PlanError, SettingError
+from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.layers import LAYER_KINDS, Layer, find_layers
+from quantisp.quantization.methods import find_method
+from quantisp.quantization.rounding import ROUNDINGS, Rounding
+from quantisp.records import Granularity
+
+__all__ = ["SCHEMA", "LayerPlan", "Plan"]
+
+SCHEMA = 1
+GRANULARITIES: tuple[Granularity, ...] = get_args(Granularity)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerPlan:
+    """How one layer is quantized.
+
+    Args:
+        weight_bits: 2 to 16, or None for float.
+        activation_bits: None: activations are float.
+        method: a name in ``METHODS``.
+        granularity: one scale for the ``tensor``, or one for each output ``channel``.
+        narrow_range: codes from -qmax, not from -qmax - 1.
+        rounding: what becomes of a weight in the middle between two codes.
+
+    Raises:
+        SettingError: a value that does not exist.
+    """
+
+    weight_bits: int | None
+    activation_bits: int | None = None
+    method: str = "rtn"
+    granularity: Granularity = "tensor"
+    narrow_range: bool = True
+    rounding: Rounding = "half_even"
+
+    def __post_init__(self) -> None:
+        if self.weight_bits is not None:
+            IntFormat(bits=self.weight_bits)
+        if self.activation_bits is not None:
+            raise SettingError(
+                f"expected activations in float, found {self.activation_bits} bits, which cannot "
+                "be simulated yet: leave activation_bits at None"
+            )
+        find_method(self.method)
+        for value, choices in ((self.granularity, GRANULARITIES), (self.rounding, ROUNDINGS)):
+            if value not in choices:
+                raise SettingError(
+                    f"expected one of {', '.join(choices)}, found {value!r}: choose one of them"
+                )
+
+    @property
+    def weight_format(self) -> IntFormat | None:
+        """The integers that the weight becomes, or None for float."""
+        if self.weight_bits is None:
+            return None
+        return IntFormat(bits=self.weight_bits, narrow_range=self.narrow_range)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How a network is quantized; hashable, and equal plans have equal JSON.
+
+    >>> plan = Plan.uniform(weight_bits=6)
+    >>> plan = plan.with_layer("tail", LayerPlan(weight_bits=10, granularity="channel"))
+    >>> Plan.from_json(plan.to_json()) == plan
+    True
+
+    Args:
+        default: for every layer that is not named.
+        layers: for layers by name, as in ``named_modules``.
+    """
+
+    default: LayerPlan
+    layers: Mapping[str, LayerPlan] = field(default_factory=dict[str, LayerPlan])
+
+    def __post_init__(self) -> None:
+        # A copy of our own, so that the caller's dictionary cannot change a frozen plan.
+        object.__setattr__(self, "layers", dict(sorted(self.layers.items())))
+
+    def __hash__(self) -> int:
+        return hash((self.default, *self.layers.items()))
+
+    @classmethod
+    def uniform(
+        cls,
+        *,
+        weight_bits: int | None = 8,
+        activation_bits: int | None = None,
+        method: str = "rtn",
+        granularity: Granularity = "tensor",
+    ) -> Plan:
+        """The same for every layer; the arguments are those of :class:`LayerPlan`."""
+        default = LayerPlan(
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            method=method,
+            granularity=granularity,
+        )
+        return cls(default=default)
+
+    def with_layer(self, name: str, layer_plan: LayerPlan) -> Plan:
+        """The same plan, but for one layer."""
+        return replace(self, layers={**self.layers, name: layer_plan})
+
+    def for_layer(self, name: str) -> LayerPlan:
+        """What the plan says of a layer."""
+        return self.layers.get(name, self.default)
+
+    def resolve(self, model: nn.Module) -> dict[str, LayerPlan]:
+        """What becomes of each layer of a network that owns weights.
+
+        Raises:
+            PlanError: the plan names a layer that the network does not have, asks for bits where
+                no quantizer can give them, or treats two layers with one weight differently.
+        """
+        layers = find_layers(model)
+        for name in self.layers:
+            if name not in layers:
+                raise PlanError(
+                    f"expected layers of the network, the plan names {name!r}: "
+                    f"choose among {', '.join(layers) or 'none, for it has no weights'}"
+                )
+        if self.default.weight_bits is not None and not layers:
+            raise PlanError(
+                f"expected a network with weights in {LAYER_KINDS}, found none: "
+                "plan it with weight_bits None"
+            )
+        resolved = {name: self.for_layer(name) for name in layers}
+        for name, layer in layers.items():
+            _check_layer(layer, resolved[name])
+        _check_shared(layers, resolved)
+        return resolved
+
+    def to_json(self) -> str:
+        """A document with sorted keys, ending in a newline; equal plans give equal bytes."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, sort_keys=True) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Plan:
+        """Read ``to_json``, or a plan written by hand.
+
+        What ``default`` leaves out, but for ``weight_bits``, is as in :class:`LayerPlan`; what an
+        entry of ``layers`` leaves out is as in ``default``.
+
+        Raises:
+            PlanError: not JSON, of another schema, an unknown or repeated key, or a wrong value.
+        """
+        try:
+            document = json.loads(text, object_pairs_hook=_without_repeats)
+        except json.JSONDecodeError as error:
+            raise PlanError(
+                f"expected a plan as JSON, found {error}: correct it, or write one with to_json"
+            ) from error
+        content = _object("the plan", document, allowed={"schema", "default", "layers"})
+        if type(content.get("schema")) is not int or content["schema"] != SCHEMA:
+            raise PlanError(
+                f"expected a plan of schema {SCHEMA}, found {content.get('schema')!r}: "
+                f'write "schema": {SCHEMA}'
+            )
+        default = _read_layer("default", content.get("default"), inherited={})
+        entries = _object("layers", content.get("layers", {}), allowed=None)
+        layers = {
+            name: _read_layer(f"layer {name!r}", entry, inherited=asdict(default))
+            for name, entry in entries.items()
+        }
+        return cls(default=default, layers=layers)
+
+
+def _check_layer(layer: Layer, plan: LayerPlan) -> None:
+    if plan.weight_bits is None:
+        return
+    if layer.output_axis is None:
+        raise PlanError(
+            f"expected weights in {LAYER_KINDS}, layer {layer.name!r} is a {layer.kind} with "
+            f"{', '.join(layer.weights)}, which no quantizer knows: "
+            "plan that layer with weight_bits None"
+        )
+    layer.axis(plan.granularity)
+
+
+def _check_shared(layers: Mapping[str, Layer], resolved: Mapping[str, LayerPlan]) -> None:
+    """Layers that share a weight must get the same codes from it."""
+    owners: dict[int, str] = {}
+    for name, layer in layers.items():
+        for weight in layer.weights:
+            first = owners.setdefault(id(layer.module.get_parameter(weight)), name)
+            if _treatment(layers[first], resolved[first]) != _treatment(layer, resolved[name]):
+                raise PlanError(
+                    f"expected one treatment of one weight, layers {first!r} and {name!r} share "
+                    "theirs: plan both alike, along the same axis"
+                )
+
+
+def _treatment(layer: Layer, plan: LayerPlan) -> tuple[LayerPlan, int | None] | None:
+    return None if plan.weight_bits is None else (plan, layer.axis(plan.granularity))
+
+
+_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "weight_bits": ("a whole number or null", (int, type(None))),
+    "activation_bits": ("a whole number or null", (int, type(None))),
+    "method": ("a text", (str,)),
+    "granularity": ("a text", (str,)),
+    "narrow_range": ("true or false", (bool,)),
+    "rounding": ("a text", (str,)),
+}
+
+
+def _read_layer(where: str, value: object, inherited: Mapping[str, Any]) -> LayerPlan:
+    entry = _object(where, value, allowed={known.name for known in fields(LayerPlan)})
+    for name, setting in entry.items():
+        expected, types = _KINDS[name]
+        # The exact type: JSON's true is no number here, though Python's is.
+        if type(setting) not in types:
+            raise PlanError(
+                f"expected {expected} as {name} of {where}, found {json.dumps(setting)}: correct it"
+            )
+    settings = {**inherited, **entry}
+    if "weight_bits" not in settings:
+        raise PlanError(
+            f"expected weight_bits in {where}, found none: write a whole number, or null for float"
+        )
+    try:
+        return LayerPlan(**settings)
+    except SettingError as error:
+        raise PlanError(f"in {where} of the plan: {error}") from error
+
+
+def _object(where: str, value: object, allowed: set[str] | None) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise PlanError(f"expected a JSON object as {where}, found {json.dumps(value)}: correct it")
+    content = cast("dict[str, Any]", value)
+    unknown = [] if allowed is None else sorted(set(content) - allowed)
+    if allowed and unknown:
+        raise PlanError(
+            f"expected {', '.join(sorted(allowed))} in {where}, found {unknown[0]!r}: "
+            "correct or remove it"
+        )
+    return content
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise PlanError(f"expected each key once, found {repeated!r} again: remove one of the two")
+    return content

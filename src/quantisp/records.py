@@ -1,0 +1,227 @@
+"""What quantisp finds out, as plain data: no torch, no numpy, ready for JSON."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+__all__ = [
+    "SCHEMA",
+    "Crop",
+    "CropPanel",
+    "EvaluationResult",
+    "FloatResult",
+    "Granularity",
+    "ImageQuality",
+    "Recommendation",
+    "Setting",
+    "StudyResult",
+    "StudyRow",
+]
+
+SCHEMA = 1
+Granularity = Literal["tensor", "channel"]
+
+
+@dataclass(frozen=True, kw_only=True, order=True)
+class Setting:
+    """One way to quantize a whole network.
+
+    Args:
+        method: of rounding, such as ``rtn``.
+        granularity: of the scales: ``tensor`` or ``channel``.
+        weight_bits: 2 to 16.
+        activation_bits: None is float.
+    """
+
+    method: str
+    granularity: Granularity
+    weight_bits: int
+    activation_bits: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageQuality:
+    """How close one restored picture is to the truth. PSNR is infinite for equal pictures."""
+
+    psnr_db: float
+    psnr_crop10_db: float
+    ssim: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationResult:
+    """A model's quality over a set of pictures: each one, and the means."""
+
+    model: str
+    model_sha256: str
+    cfa: str
+    psnr_db: float
+    psnr_crop10_db: float
+    ssim: float
+    images: Mapping[str, ImageQuality]
+
+    def to_json(self) -> str:
+        """One JSON document, ending in a newline."""
+        return _document(asdict(self))
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatResult:
+    """The float network's quality: means, and each picture's PSNR in dB."""
+
+    psnr_db: float
+    psnr_crop10_db: float
+    ssim: float
+    images: Mapping[str, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyRow:
+    """What one setting costs.
+
+    Args:
+        weight_bits, activation_bits, method, granularity: the setting.
+        psnr_db: mean over the pictures, against the truth.
+        drop_db: mean float PSNR minus ``psnr_db``; it may be negative.
+        psnr_to_float_db: mean PSNR against the float network's own output, before rounding to 8
+            bits; None if every picture is equal to it.
+        worst_image_drop_db: the largest drop of a picture.
+        worst_tile_drop_db: the largest drop of a 128x128 tile.
+        psnr_crop10_db: as ``psnr_db``, without a border of 10 px.
+        ssim: mean structural similarity.
+        images: each picture's PSNR in dB.
+    """
+
+    weight_bits: int
+    activation_bits: int | None
+    method: str
+    granularity: Granularity
+    psnr_db: float
+    drop_db: float
+    psnr_to_float_db: float | None
+    worst_image_drop_db: float
+    worst_tile_drop_db: float
+    psnr_crop10_db: float
+    ssim: float
+    images: Mapping[str, float]
+
+    @property
+    def setting(self) -> Setting:
+        """The setting alone."""
+        return Setting(
+            method=self.method,
+            granularity=self.granularity,
+            weight_bits=self.weight_bits,
+            activation_bits=self.activation_bits,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """The fewest weight bits whose drop is at most ``within_db`` there and at every larger width.
+
+    ``weight_bits`` is None where no width that was studied is enough.
+    """
+
+    within_db: float
+    method: str
+    granularity: Granularity
+    activation_bits: int | None
+    weight_bits: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """The table: one row per setting, against float."""
+
+    model: str
+    model_sha256: str
+    cfa: str
+    protocol: Mapping[str, Any]
+    float: FloatResult
+    rows: tuple[StudyRow, ...]
+    recommendation: tuple[Recommendation, ...]
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def is_kodak(self) -> bool:
+        """Whether the pictures are the 24 of Kodak, recognised by content."""
+        return self.protocol.get("image_set") == "kodak"
+
+    def to_json(self) -> str:
+        """``study.json``: one document, ending in a newline; equal results give equal bytes."""
+        return _document(
+            {
+                "schema": self.schema,
+                "model": self.model,
+                "model_sha256": self.model_sha256,
+                "cfa": self.cfa,
+                "protocol": dict(self.protocol),
+                "float": asdict(self.float),
+                "rows": [asdict(row) for row in self.rows],
+                "recommendation": {
+                    "within_db": self.recommendation[0].within_db,
+                    "choices": [
+                        {
+                            name: value
+                            for name, value in asdict(choice).items()
+                            if name != "within_db"
+                        }
+                        for choice in self.recommendation
+                    ],
+                },
+            }
+        )
+
+    def to_csv(self) -> str:
+        """``study.csv``: the rows without their pictures; an empty field is float or no value."""
+        columns = [name for name in StudyRow.__dataclass_fields__ if name != "images"]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for row in self.rows:
+            writer.writerow([_cell(getattr(row, name)) for name in columns])
+        return text.getvalue()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropPanel:
+    """One setting's view of a crop.
+
+    Args:
+        label: such as ``4 bits`` or ``float``.
+        psnr_db: of the crop alone.
+        rgb: height x width x 3 bytes, row by row.
+        error: height x width bytes: the largest absolute error over R, G, B, in 8-bit steps.
+    """
+
+    label: str
+    psnr_db: float
+    rgb: bytes
+    error: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """The same place of a picture, as it is and at several settings."""
+
+    image: str
+    top: int
+    left: int
+    height: int
+    width: int
+    truth: bytes
+    panels: tuple[CropPanel, ...]
+
+
+def _document(content: Mapping[str, Any]) -> str:
+    return json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.6f}" if isinstance(value, float) else str(value)

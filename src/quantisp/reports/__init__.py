@@ -1,0 +1,23 @@
+"""Tables, figures and pages: records in, files out."""
+
+from quantisp.reports.crops import crop_figure
+from quantisp.reports.figures import psnr_figure
+from quantisp.reports.page import report_page
+from quantisp.reports.tables import (
+    evaluation_table,
+    recommendation_lines,
+    study_markdown,
+    study_table,
+)
+from quantisp.reports.writer import write_report
+
+__all__ = [
+    "crop_figure",
+    "evaluation_table",
+    "psnr_figure",
+    "recommendation_lines",
+    "report_page",
+    "study_markdown",
+    "study_table",
+    "write_report",
+]

@@ -1,0 +1,59 @@
+"""The report's files, each written whole or not at all."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from quantisp.errors import OutputError
+from quantisp.files import write_atomically
+from quantisp.records import Crop, StudyResult
+from quantisp.reports.crops import crop_figure
+from quantisp.reports.figures import psnr_figure
+from quantisp.reports.page import report_page
+
+__all__ = ["write_report"]
+
+
+def write_report(
+    folder: Path, result: StudyResult, crops: Sequence[Crop], run: Mapping[str, str]
+) -> tuple[Path, ...]:
+    """Write ``report.html``, ``psnr.svg``, ``psnr.png``, and ``crop-<name>-<top>-<left>.png``s.
+
+    Everything is drawn before anything is written; files of the same names are replaced.
+
+    Args:
+        folder: made if it is missing.
+        result, crops, run: as for :func:`~quantisp.reports.page.report_page`.
+
+    Returns:
+        What was written, the page first.
+
+    Raises:
+        OutputError: the folder cannot be made or written to.
+    """
+    files = {
+        # A name that is not UTF-8 reaches us with lone surrogates, which no file can hold.
+        "report.html": report_page(result, crops, run).encode(errors="replace"),
+        "psnr.svg": psnr_figure(result, "svg"),
+        "psnr.png": psnr_figure(result, "png"),
+        **{
+            f"crop-{_safe_name(crop.image)}-{crop.top}-{crop.left}.png": crop_figure(crop)
+            for crop in crops
+        },
+    }
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"cannot make the folder {folder} ({error.strerror or error}): choose another place"
+        ) from error
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return tuple(folder / name for name in files)
+
+
+def _safe_name(image: str) -> str:
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(image).stem).strip("-")
+    return stem[:60] or "picture"
