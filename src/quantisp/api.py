@@ -318,18 +318,13 @@ def train_model(
 
 
 def _begin_with(found: LoadedModel, model: nn.Module, pattern: CFAPattern) -> None:
-    try:
-        model.load_state_dict(found.model.state_dict())
-    except RuntimeError as error:
+    ours, given = ({n: v.shape for n, v in m.state_dict().items()} for m in (model, found.model))
+    if found.pattern != pattern or ours != given:
         raise ModelError(
-            f"expected a model of the same preset in --init, {found.name} has other layers: "
-            "choose another model or --preset"
-        ) from error
-    if found.pattern != pattern:
-        raise ModelError(
-            f"expected a model for {pattern} in --init, {found.name} is for {found.pattern}: "
-            "choose another model or --cfa"
+            f"expected a model of the same preset for {pattern} in --init, {found.name} is for "
+            f"{found.pattern} or of another preset: choose another, or change --preset or --cfa"
         )
+    model.load_state_dict(found.model.state_dict())
 
 
 def _revision() -> str:

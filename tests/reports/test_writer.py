@@ -11,7 +11,7 @@ from report_factory import make_crop
 
 from quantisp.errors import OutputError
 from quantisp.records import StudyResult
-from quantisp.reports import crop_figure, psnr_figure, report_page, write_report
+from quantisp.reports import crop_figure, psnr_figure, report_page, study_markdown, write_report
 
 pytestmark = pytest.mark.unit
 
@@ -22,6 +22,7 @@ def test_it_writes_what_it_says(tmp_path: Path, small: StudyResult):
     written = write_report(folder, small, crops, {"time": "3 s"})
     assert [path.name for path in written] == [
         "report.html",
+        "study.md",
         "psnr.svg",
         "psnr.png",
         "crop-b-12-34.png",
@@ -30,6 +31,7 @@ def test_it_writes_what_it_says(tmp_path: Path, small: StudyResult):
     assert sorted(folder.iterdir()) == sorted(written)
     assert [path.read_bytes() for path in written] == [
         report_page(small, crops, {"time": "3 s"}).encode(),
+        study_markdown(small).encode(),
         psnr_figure(small, "svg"),
         psnr_figure(small, "png"),
         *map(crop_figure, crops),

@@ -50,7 +50,7 @@ class ProgressDisplay:
             disable=not sys.stderr.isatty(),
         )
         self._tasks: dict[str, TaskID] = {}
-        self._began: dict[str, float] = {}
+        self._began: dict[str, tuple[float, float]] = {}
         self._last_line = time.monotonic()
 
     def __enter__(self) -> ProgressDisplay:
@@ -70,11 +70,13 @@ class ProgressDisplay:
         text = f"{stage}: {doing}" if doing else stage
         if stage not in self._tasks:
             self._tasks[stage] = self._bar.add_task(text)
-            self._began[stage] = time.monotonic()
+            # A run that was resumed begins in the middle.
+            self._began[stage] = (time.monotonic(), done)
         self._bar.update(self._tasks[stage], completed=done, total=total, description=text)
         now = time.monotonic()
-        if self._bar.disable and now - self._last_line > LINE_EVERY_S and done > 0:
-            left = (now - self._began[stage]) * (total - done) / done
+        began, first = self._began[stage]
+        if self._bar.disable and now - self._last_line > LINE_EVERY_S and done > first:
+            left = (now - began) * (total - done) / (done - first)
             percent = 100 * done / total
             print(f"{text}, {percent:.0f}% done, {left:.0f} s left", file=sys.stderr, flush=True)
             self._last_line = now

@@ -53,9 +53,9 @@ def receptive_field(model: nn.Module, pattern: CFAPattern) -> ReceptiveField | N
         pattern: its CFA.
     """
     stride = math.lcm(PHASES_PX, *pattern.period)
-    # In float64 on the CPU a convolution is a plain sum over its window; Winograd's transforms
-    # would carry the NaN to neighbours that do not depend on it.
-    probe = copy.deepcopy(model).to(device="cpu", dtype=torch.float64).eval()
+    # Here torch convolves directly. Where a backend uses Winograd's transforms instead, they carry
+    # the NaN a few px further: the field is then too large, never too small.
+    probe = copy.deepcopy(model).to("cpu").eval()
     with torch.inference_mode():
         horizontal = _reach(probe, stride, vertical=False)
         vertical = _reach(probe, stride, vertical=True)
@@ -86,7 +86,7 @@ def _reach(model: nn.Module, stride: int, *, vertical: bool) -> tuple[int, int] 
 
 def _affected(model: nn.Module, length: int, stride: int, vertical: bool) -> list[tuple[int, int]]:
     """The first and last output that a NaN in the middle touches, at each phase."""
-    strips = torch.zeros(stride, 1, stride, length, dtype=torch.float64)
+    strips = torch.zeros(stride, 1, stride, length)
     for phase in range(stride):
         strips[phase, :, :, length // 2 + phase] = math.nan
     outputs: Tensor = model(strips.mT if vertical else strips)

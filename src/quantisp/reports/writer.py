@@ -12,6 +12,7 @@ from quantisp.records import Crop, StudyResult
 from quantisp.reports.crops import crop_figure
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.page import report_page
+from quantisp.reports.tables import study_markdown
 
 __all__ = ["write_report"]
 
@@ -19,7 +20,10 @@ __all__ = ["write_report"]
 def write_report(
     folder: Path, result: StudyResult, crops: Sequence[Crop], run: Mapping[str, str]
 ) -> tuple[Path, ...]:
-    """Write ``report.html``, ``psnr.svg``, ``psnr.png``, and ``crop-<name>-<top>-<left>.png``s.
+    """Write the page, the table in Markdown, the figures, and one picture per crop.
+
+    They are ``report.html``, ``study.md``, ``psnr.svg``, ``psnr.png``, and
+    ``crop-<name>-<top>-<left>.png``.
 
     Everything is drawn before anything is written; files of the same names are replaced.
 
@@ -36,6 +40,7 @@ def write_report(
     files = {
         # A name that is not UTF-8 reaches us with lone surrogates, which no file can hold.
         "report.html": report_page(result, crops, run).encode(errors="replace"),
+        "study.md": study_markdown(result).encode(errors="replace"),
         "psnr.svg": psnr_figure(result, "svg"),
         "psnr.png": psnr_figure(result, "png"),
         **{
@@ -55,5 +60,5 @@ def write_report(
 
 
 def _safe_name(image: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(image).stem).strip("-")
+    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(image).with_suffix("").as_posix()).strip("-")
     return stem[:60] or "picture"

@@ -86,10 +86,10 @@ class TrainSettings:
         if self.steps is None and self.time_limit_s is None:
             raise SettingError("training needs an end: give --steps, --time-limit, or both")
         for name, value in asdict(self).items():
-            if name in ABOVE_ZERO and value is not None and not value > 0:
-                raise SettingError(f"{name} must be above 0, found {value}: give a larger value")
             if name in SHARES and not 0.0 <= value <= 1.0:
                 raise SettingError(f"{name} is a share from 0 to 1, found {value}: correct it")
+            if name in ABOVE_ZERO and value is not None and not value > 0:
+                raise SettingError(f"{name} must be above 0, found {value}: give a larger value")
         if not 0 <= self.seed < 2**31:
             raise SettingError(f"a seed is an integer from 0 to 2147483647, found {self.seed}")
         resolve_precision(self.precision, torch.device("cpu"))
