@@ -127,8 +127,10 @@ def start_up() -> None:
     """``quantisp --help`` against an empty Python process."""
     ours, python = take_turns(
         7,
-        lambda: subprocess.run([sys.executable, "-m", "quantisp.cli.main", "--help"], stdout=-3),
-        lambda: subprocess.run([sys.executable, "-c", "pass"], stdout=-3),
+        lambda: subprocess.run(
+            [sys.executable, "-m", "quantisp.cli.main", "--help"], stdout=subprocess.DEVNULL
+        ),
+        lambda: subprocess.run([sys.executable, "-c", "pass"], stdout=subprocess.DEVNULL),
     )
     show("quantisp --help / an empty Python", ours, python, "below 0.3 s")
 

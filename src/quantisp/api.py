@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import math
-import subprocess
+import operator
 import tempfile
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
-import torch
 from torch import nn
 
-from quantisp import __version__
 from quantisp.cfa import CFAPattern
-from quantisp.data import SAMPLE, PatchCache, find_images, read_picture, read_training_tiles
+from quantisp.data import SAMPLE, find_images
 from quantisp.errors import ModelError, SettingError
 from quantisp.evaluation import (
     StudyOutcome,
@@ -28,24 +25,19 @@ from quantisp.evaluation import (
     run_study,
     survey,
 )
-from quantisp.files import write_atomically
-from quantisp.inference import find_device
+from quantisp.inference import check_network, find_device
 from quantisp.models import (
     LoadedModel,
-    Provenance,
-    build_preset,
     load_model_file,
     load_own_model,
     model_sha256,
-    write_model_file,
+    packaged_models,
 )
 from quantisp.quantization import Plan, quantize
 from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
-from quantisp.training import CurvePoint, TrainProgress, TrainSettings, check_run_folder, train
 
-__all__ = ["evaluate", "find_model", "load_model", "study", "study_with_crops", "train_model"]
+__all__ = ["evaluate", "find_model", "load_model", "study", "study_with_crops"]
 
-TRAINED_NAME = "model.safetensors"
 DEFAULT_MODEL = "dephasenet-lite"
 DEFAULT_BITS = tuple(range(4, 17))
 
@@ -77,13 +69,19 @@ def find_model(model: Model, weights: str | Path | None = None) -> LoadedModel:
     """
     if isinstance(model, nn.Module):
         pattern = getattr(model, "pattern", None)
-        if not isinstance(pattern, CFAPattern):
+        if not isinstance(pattern, CFAPattern) or weights is not None:
             raise ModelError(
-                f"expected a network with a CFAPattern as .pattern, {type(model).__name__} has "
-                f"{pattern!r}: set it"
+                "expected a network with a CFAPattern as .pattern and with its weights in it, "
+                f"{type(model).__name__} has {pattern!r} and weights {weights}: set or load them"
             )
         return LoadedModel(name=type(model).__name__, model=model, pattern=pattern, provenance=None)
-    if weights is not None or ":" in str(model):
+    is_file = Path(model).suffix == ".safetensors"
+    if weights is not None and (is_file or str(model) in packaged_models()):
+        raise ModelError(
+            f"expected package.module:factory beside --weights, found {model}, which has its own: "
+            "leave out one of the two"
+        )
+    if weights is not None or (":" in str(model) and not is_file):
         return load_own_model(str(model), None if weights is None else Path(weights))
     return load_model_file(model)
 
@@ -208,14 +206,12 @@ def study_with_crops(
         within_db=within_db,
         crop_places=[parse_place(text, pictures) for text in crops],
     )
-    check_study_folder(request, out)
-    # What a setting asks of the network is found out before anything is written.
+    check_study_folder(request, out, place)
+    # What a study asks of the network is found out before anything is written.
+    check_network(found.model, place)
     for setting in {s.granularity: s for s in settings}.values():
         plan_of(setting).resolve(found.model)
-    outcome = run_study(request, out, device=place, on_progress=on_progress)
-    write_atomically(out / "study.csv", outcome.result.to_csv().encode())
-    write_atomically(out / "study.json", outcome.result.to_json().encode())
-    return outcome
+    return run_study(request, out, device=place, on_progress=on_progress)
 
 
 def _settings(
@@ -225,7 +221,7 @@ def _settings(
         Setting(method=method, granularity=cast("Granularity", granularity), weight_bits=bits)
         for method in dict.fromkeys(methods)
         for granularity in dict.fromkeys(granularities)
-        for bits in sorted(set(weight_bits))
+        for bits in sorted({operator.index(bits) for bits in weight_bits})
     )
     if not settings:
         raise SettingError("expected at least one width, method and granularity, found none")
@@ -237,105 +233,3 @@ def _settings(
 
 def _listed(sources: Sources) -> Sequence[str | Path]:
     return [sources] if isinstance(sources, str | Path) else sources
-
-
-def train_model(
-    *,
-    preset: str,
-    pattern: CFAPattern,
-    data: Sequence[str | Path],
-    validation: Sequence[str | Path],
-    out: Path,
-    settings: TrainSettings,
-    command: str,
-    init: str | Path | None = None,
-    resume: bool = False,
-    on_read: Callable[[int, int], None] | None = None,
-    on_progress: Callable[[TrainProgress], None] | None = None,
-) -> tuple[CurvePoint, ...]:
-    """Train a preset, and keep the best weights by validation in ``out/model.safetensors``.
-
-    Args:
-        preset: which network.
-        pattern: the CFA to train it for.
-        data: files, folders or globs of pictures to train on.
-        validation: the same of pictures to validate on; they must be others.
-        out: the folder of the run, made if need be.
-        settings: how to train.
-        command: recorded with the weights.
-        init: a model to begin from (its preset and CFA must be the same), or None.
-        resume: go on from the checkpoint in ``out``.
-        on_read: called with the number of pictures read, and of all.
-        on_progress: called about once a second.
-
-    Raises:
-        InputError: unusable pictures, settings, models or places.
-        RunError: the loss is not finite any more.
-    """
-    check_run_folder(out, resume=resume)
-    torch.manual_seed(settings.seed)
-    model = build_preset(preset, pattern)
-    if init is not None:
-        _begin_with(find_model(init), model, pattern)
-    files = find_images(data)
-    pictures = [read_picture(file.path).tensor() for file in find_images(validation)]
-    tiles = read_training_tiles(
-        files,
-        at_least_px=max(settings.patch_px, settings.last_patch_px),
-        on_read=None if on_read is None else lambda count: on_read(count, len(files)),
-    )
-    provenance = Provenance(
-        domain="srgb",
-        command=command,
-        data=f"{' '.join(Path(source).name for source in data)}: {len(tiles)} pictures",
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        revision=_revision(),
-        validation_psnr_db="",
-    )
-    out.mkdir(parents=True, exist_ok=True)
-
-    def keep(averaged: nn.Module, point: CurvePoint) -> None:
-        validated = f"{point.psnr_db:.3f} (mean of {len(pictures)} pictures, step {point.step})"
-        write_model_file(
-            out / TRAINED_NAME,
-            averaged,
-            preset=preset,
-            pattern=pattern,
-            provenance=Provenance(**{**vars(provenance), "validation_psnr_db": validated}),
-        )
-
-    return train(
-        model,
-        PatchCache(tiles),
-        pictures,
-        settings,
-        pattern=pattern,
-        folder=out,
-        resume=resume,
-        on_progress=on_progress,
-        on_better=keep,
-    )
-
-
-def _begin_with(found: LoadedModel, model: nn.Module, pattern: CFAPattern) -> None:
-    ours, given = ({n: v.shape for n, v in m.state_dict().items()} for m in (model, found.model))
-    if found.pattern != pattern or ours != given:
-        raise ModelError(
-            f"expected a model of the same preset for {pattern} in --init, {found.name} is for "
-            f"{found.pattern} or of another preset: choose another, or change --preset or --cfa"
-        )
-    model.load_state_dict(found.model.state_dict())
-
-
-def _revision() -> str:
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return f"quantisp {__version__}"
-    return described.stdout.strip()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from quantisp.errors import OutputError
 
-__all__ = ["write_atomically"]
+__all__ = ["cannot_write", "make_folder", "write_atomically"]
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -30,11 +30,26 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         partial.replace(path)
     except OSError as error:
-        cure = "free some space, or choose" if error.errno in _FULL else "choose"
-        raise OutputError(
-            f"cannot write {path} ({error.strerror or error}): {cure} another place"
-        ) from error
+        raise cannot_write(path, error) from error
     finally:
         # Where the folder itself is the trouble, so is this; the first error is the one to tell.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, if they are not there.
+
+    Raises:
+        OutputError: it cannot be made, or a file is in its place.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise cannot_write(path, error) from error
+
+
+def cannot_write(path: Path, error: OSError) -> OutputError:
+    """The one line for a place that cannot be written to."""
+    cure = "free some space, or choose" if error.errno in _FULL else "choose"
+    return OutputError(f"cannot write {path} ({error.strerror or error}): {cure} another place")

@@ -46,7 +46,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageQuality:
-    """How close one restored picture is to the truth. PSNR is infinite for equal pictures."""
+    """How close one restored picture is to the truth. PSNR is 100 dB for equal pictures."""
 
     psnr_db: float
     psnr_crop10_db: float

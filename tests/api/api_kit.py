@@ -30,7 +30,9 @@ SETTINGS = TrainSettings(
     validate_every=5,
     precision="float32",
 )
-BUILDERS = MappingProxyType({"tiny": partial(DePhaseNet, TINY), "other": partial(DePhaseNet, OTHER)})
+BUILDERS = MappingProxyType(
+    {"tiny": partial(DePhaseNet, TINY), "other": partial(DePhaseNet, OTHER)}
+)
 
 
 def know_tiny_presets() -> None:
@@ -56,13 +58,13 @@ def write_pictures(folder: Path, count: int, px: int) -> Path:
     return folder
 
 
-def arguments(data: Path, out: Path, **changes: Any) -> dict[str, Any]:
+def arguments(pictures: Path, out: Path, **changes: Any) -> dict[str, Any]:
     """Of ``train_model``."""
     return {
         "preset": "tiny",
         "pattern": KODAK_CFA,
-        "data": [data / "train"],
-        "validation": [data / "val"],
+        "data": [pictures / "train"],
+        "validation": [pictures / "val"],
         "out": out,
         "settings": SETTINGS,
         "command": "quantisp train --data train",

@@ -24,8 +24,9 @@ CONFIG = DePhaseNetConfig(fine_channels=8, fine_blocks=1, coarse_channels=8, coa
 # Height and width: whole periods, odd ones, and more than one tile of 128 px.
 SIZES = {"even": (40, 48), "odd": (37, 51), "tiled": (140, 150)}
 SETTINGS = tuple(
-    Setting(method="rtn", granularity="tensor", weight_bits=bits) for bits in (4, 8)
-) + (Setting(method="rtn", granularity="channel", weight_bits=4),)
+    Setting(method="rtn", granularity=granularity, weight_bits=bits)
+    for granularity, bits in (("tensor", 4), ("tensor", 8), ("channel", 4))
+)
 
 
 @functools.cache
@@ -55,11 +56,12 @@ def tiny_net(seed: int = 1) -> DePhaseNet:
 
 
 def soft_picture(seed: int, height: int, width: int) -> np.ndarray[Any, Any]:
-    """Colours that change over about 8 px, as uint8 (height, width, 3)."""
+    """Colours that change over about 8 px, some of them saturated, as uint8 (height, width, 3)."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.rand(1, 3, height // 8 + 1, width // 8 + 1, generator=generator)
     smooth = functional.interpolate(coarse, size=(height, width), mode="bilinear")
-    return smooth[0].permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
+    saturated = smooth.mul(1.6).sub(0.3).clamp(0.0, 1.0)
+    return saturated[0].permute(1, 2, 0).mul(255).round().to(torch.uint8).numpy()
 
 
 def write_pictures(folder: Path) -> Path:

@@ -86,8 +86,7 @@ def test_a_drop_is_the_difference_of_the_means() -> None:
     assert found.worst_image_drop_db == pytest.approx(floats[0] - quantized[0], abs=1e-6)
     assert found.worst_tile_drop_db == found.worst_image_drop_db
     assert found.images == {
-        name: pytest.approx(value, abs=1e-6)
-        for name, value in zip("abc", quantized, strict=True)
+        name: pytest.approx(value, abs=1e-6) for name, value in zip("abc", quantized, strict=True)
     }
     assert found.setting == SETTING
 

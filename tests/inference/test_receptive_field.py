@@ -165,7 +165,7 @@ def changed_outputs(net: nn.Module, dy: int, dx: int) -> set[tuple[int, int]]:
 
 
 def test_an_input_outside_the_field_changes_nothing_and_one_inside_does(net: DePhaseNet) -> None:
-    field = receptive_field(net, KODAK_CFA)
+    field = receptive_field(copy.deepcopy(net).float(), KODAK_CFA)
     assert field is not None
     # An output lies below and right of what is above and left of it.
     for edge, axis, sign in (

@@ -25,8 +25,8 @@ def test_it_writes_what_it_says(tmp_path: Path, small: StudyResult):
         "study.md",
         "psnr.svg",
         "psnr.png",
-        "crop-b-12-34.png",
-        "crop-picture-12-34.png",
+        "crop-b-png-12-34.png",
+        "crop-png-12-34.png",
     ]
     assert sorted(folder.iterdir()) == sorted(written)
     assert [path.read_bytes() for path in written] == [

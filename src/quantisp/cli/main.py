@@ -50,7 +50,7 @@ def main() -> None:
         _complain(f"{error.format_message()} See `quantisp --help`.")  # pyright: ignore[reportAttributeAccessIssue]
         code = 2
     except (KeyboardInterrupt, typer.Abort):
-        _complain("stopped; the same command goes on where it was")
+        _complain("stopped: a study goes on with the same command, a training with --resume")
         code = 130
     sys.exit(code)
 

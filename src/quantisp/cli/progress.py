@@ -28,7 +28,7 @@ LINE_EVERY_S = 30.0
 def console() -> Console:
     """Standard output; as wide as the terminal, or 120 columns in a pipe."""
     wide = shutil.get_terminal_size().columns if sys.stdout.isatty() else PIPED_COLUMNS
-    return Console(width=wide, highlight=False)
+    return Console(width=wide, highlight=False, markup=False)
 
 
 class ProgressDisplay:
@@ -39,7 +39,7 @@ class ProgressDisplay:
 
     def __init__(self) -> None:
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(),
             TaskProgressColumn(),
             TimeElapsedColumn(),

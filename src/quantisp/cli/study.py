@@ -85,7 +85,10 @@ def study_command(
             on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=show,
         )
-    run = _run_record(began, time.monotonic() - start, device)
+    run = {
+        **_run_record(began, time.monotonic() - start, device),
+        "jobs": f"{outcome.measured_jobs} measured, {outcome.kept_jobs} kept from runs before",
+    }
     write_atomically(out / "run.json", (json.dumps(run, indent=1) + "\n").encode())
     write_report(out, outcome.result, outcome.crops, run)
     if as_json:
@@ -108,7 +111,7 @@ def _run_record(began: datetime, seconds: float, device: str) -> dict[str, str]:
         "command": shlex.join(["quantisp", *sys.argv[1:]]),
         "began": began.isoformat(timespec="seconds"),
         "seconds": f"{seconds:.1f}",
-        "device": device,
+        "device": _device_name(device),
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()}, "
         f"{torch.backends.cpu.get_cpu_capability()}",
         "system": platform.platform(),
@@ -117,3 +120,12 @@ def _run_record(began: datetime, seconds: float, device: str) -> dict[str, str]:
         "torch": torch.__version__,
         "numpy": np.__version__,
     }
+
+
+def _device_name(option: str) -> str:
+    import torch
+
+    from quantisp.inference import find_device
+
+    device = find_device(option)
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type

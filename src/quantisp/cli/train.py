@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from quantisp.cli.options import DeviceOption
 from quantisp.cli.progress import ProgressDisplay
 
 if TYPE_CHECKING:
@@ -16,15 +17,21 @@ if TYPE_CHECKING:
 
 __all__ = ["train_command"]
 
+DEFAULT_MINUTES = 60.0
+
 
 def train_command(
     data: Annotated[
         list[str], typer.Option(help="Pictures to train on: file, folder or glob; repeatable.")
     ],
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint and best weights.")],
     validation: Annotated[
-        list[str], typer.Option(help="Other pictures, to choose the best weights by; repeatable.")
-    ],
-    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoint, curve, weights.")],
+        list[str] | None,
+        typer.Option(
+            help="Other pictures, to choose the best weights by; repeatable.",
+            show_default="every 20th picture of --data",
+        ),
+    ] = None,
     preset: Annotated[str, typer.Option(help="Which network.")] = "dephasenet-lite",
     cfa: Annotated[
         str, typer.Option(help="A CFA's name, or a tile like WBWG/BWGW/WGWR/GWRW.")
@@ -35,7 +42,10 @@ def train_command(
     steps: Annotated[int | None, typer.Option(help="Batches in all.")] = None,
     time_limit: Annotated[
         float | None,
-        typer.Option(help="Minutes in all, resumptions included; the schedule fits itself to it."),
+        typer.Option(
+            help="Minutes in all, resumptions included; the schedule fits itself to it.",
+            show_default="60, without --steps",
+        ),
     ] = None,
     learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 1.2e-3,
     batch: Annotated[int, typer.Option(help="Patches a step.")] = 16,
@@ -44,18 +54,21 @@ def train_command(
     ] = "auto",
     seed: Annotated[int, typer.Option(help="Of patches and weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
+    device: DeviceOption = "auto",
 ) -> None:
     """Train a network for a CFA.
 
     A run that was stopped at any moment goes on with --resume. The best weights so far, by
     validation, are always in OUT/model.safetensors.
 
-    Example: quantisp train --data photos/train --validation photos/val --time-limit 60 --out run
+    Example: quantisp train --data photos/ --cfa bayer --time-limit 60 --out run
     """
-    from quantisp.api import train_model
+    from quantisp.api_training import train_model
     from quantisp.cfa import parse_pattern
     from quantisp.training import TrainSettings
 
+    if steps is None and time_limit is None:
+        time_limit = DEFAULT_MINUTES
     settings = TrainSettings(
         seed=seed,
         steps=steps,
@@ -76,14 +89,15 @@ def train_command(
             preset=preset,
             pattern=parse_pattern(cfa),
             data=data,
-            validation=validation,
+            validation=validation or (),
             out=out,
             settings=settings,
             command=shlex.join(["quantisp", *sys.argv[1:]]),
             init=init,
             resume=resume,
+            device=device,
             on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=show,
         )
-    best = max(point.psnr_db for point in curve)
+    best = max((point.psnr_db for point in curve), default=float("nan"))
     print(f"best on validation: {best:.3f} dB, in {out / 'model.safetensors'}")

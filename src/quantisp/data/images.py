@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,9 +20,13 @@ from quantisp.errors import ImageError
 
 __all__ = ["SAMPLE", "ImageFile", "Picture", "find_images", "read_picture"]
 
+log = logging.getLogger(__name__)
+
 # The word that stands for the packaged photographs.
 SAMPLE = "sample"
 SAMPLE_FILES = ("astronaut.png", "coffee.png", "chelsea.png")
+# What Pillow may decode; it knows formats that start other programs.
+FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 
 Samples = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
@@ -70,9 +75,19 @@ def find_images(sources: Sequence[str | Path]) -> tuple[ImageFile, ...]:
         ImageError: a source does not exist or holds no picture.
     """
     found: dict[Path, str] = {}
+    seen: set[Path] = set()
     for source in sources:
-        for path, relative in _expand(str(source)):
-            found.setdefault(path, relative)
+        try:
+            for path, relative in _expand(str(source)):
+                if path.resolve() not in seen:
+                    seen.add(path.resolve())
+                    found[path] = relative
+        except OSError as error:
+            raise ImageError(
+                f"cannot read {source} ({error.strerror}): correct the path"
+            ) from error
+    if not found:
+        raise ImageError("expected pictures, found no file or folder named: pass --images")
     stems = [path.stem for path in found]
     names = stems if len(set(stems)) == len(stems) else list(found.values())
     if len(set(names)) < len(names):
@@ -85,6 +100,8 @@ def find_images(sources: Sequence[str | Path]) -> tuple[ImageFile, ...]:
 def _expand(source: str) -> list[tuple[Path, str]]:
     if source == SAMPLE:
         return _sample_photographs()
+    if not source:
+        raise ImageError("expected a picture, a folder or a glob, found an empty name: correct it")
     path = Path(source).expanduser()
     if path.is_dir():
         below = sorted(p for p in path.rglob("*") if _is_picture(p, path))
@@ -151,7 +168,7 @@ def _decode(path: Path) -> tuple[Samples, bool]:
     is_png = head[:8] == b"\x89PNG\r\n\x1a\n"
     if is_png and len(head) > 25 and head[24] == 16:
         return _decode_png16(path, colour_type=head[25])
-    with Image.open(path) as image:
+    with Image.open(path, formats=FORMATS) as image:
         image.load()
         if image.mode not in ("RGB", "RGBA", "RGBX", "P", "PA"):
             raise _not_rgb(path, f"mode {image.mode}")
@@ -183,18 +200,37 @@ def _decode_tiff(path: Path) -> tuple[Samples, bool]:
     import tifffile
 
     with tifffile.TiffFile(path) as tiff:
+        if len(tiff.pages) > 1:
+            log.warning("%s: %d pages after the first are left out", path, len(tiff.pages) - 1)
         page: Any = tiff.pages[0]
         photometric = page.photometric.name
+        orientation = page.tags.valueof("Orientation", 1)
+        bits = page.bitspersample
+        jpeg = page.compression.name == "JPEG"
         samples: np.ndarray[Any, Any] = page.asarray()
         if page.axes == "SYX":
             samples = samples.transpose(1, 2, 0)
-    if photometric not in ("RGB", "YCBCR") or samples.ndim != 3 or samples.shape[2] not in (3, 4):
+    # The JPEG decoder gives RGB; YCbCr that is stored otherwise stays as it is.
+    colours = ("RGB", "YCBCR") if jpeg else ("RGB",)
+    if photometric not in colours or samples.ndim != 3 or samples.shape[2] not in (3, 4):
         raise _not_rgb(path, f"{photometric.lower()} of shape {samples.shape}")
-    if samples.dtype not in (np.uint8, np.uint16):
+    if samples.dtype not in (np.uint8, np.uint16) or bits not in (8, 16):
+        found = f"{bits} bits" if samples.dtype == np.uint16 else samples.dtype
         raise ImageError(
-            f"expected 8 or 16 bits a channel, {path} holds {samples.dtype}: convert it to 16 bits"
+            f"expected 8 or 16 bits a channel, {path} holds {found}: convert it to 16 bits"
         )
-    return np.ascontiguousarray(samples[:, :, :3]), samples.shape[2] == 4
+    return _upright(samples[:, :, :3], orientation), samples.shape[2] == 4
+
+
+def _upright(samples: Samples, orientation: int) -> Samples:
+    """Undo the orientation of TIFF and EXIF: 1 is upright, 5 to 8 swap rows and columns."""
+    if orientation in (5, 6, 7, 8):
+        samples = samples.transpose(1, 0, 2)
+    if orientation in (3, 4, 7, 8):
+        samples = samples[::-1]
+    if orientation in (2, 3, 6, 7):
+        samples = samples[:, ::-1]
+    return np.ascontiguousarray(samples)
 
 
 def _not_rgb(path: Path, found: str) -> ImageError:

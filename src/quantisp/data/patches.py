@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -94,6 +95,12 @@ class PatchCache:
             weights.append(detail.flatten())
         self._cells = torch.tensor(cells)
         self._cumulative = torch.cat(weights).double().pow(DETAIL_POWER).cumsum(0)
+
+    def sha256(self) -> str:
+        """A digest of the tiles' sizes and details: another set of pictures has another."""
+        digest = hashlib.sha256(self._cells.numpy().tobytes())
+        digest.update(self._cumulative.numpy().tobytes())
+        return digest.hexdigest()
 
     def batch(self, *, seed: int, step: int, size: int, patch_px: int) -> Float[Tensor, "n 3 p p"]:
         """Patches in [0, 1], each flipped and turned at random.

@@ -43,8 +43,10 @@ def parse_place(text: str, pictures: Sequence[StudyPicture]) -> CropPlace:
     Raises:
         SettingError: no such picture, or the place is outside it.
     """
-    name, _, corner = text.partition(":")
-    picture = next((p for p in pictures if p.name == name), None)
+    by_name = {picture.name: picture for picture in pictures}
+    name, _, corner = (text, "", "") if text in by_name else text.rpartition(":")
+    name = name or text
+    picture = by_name.get(name)
     if picture is None:
         raise SettingError(
             f"expected a picture of this study in --crop, found {name!r}: choose one of "

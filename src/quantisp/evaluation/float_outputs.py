@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quantisp.files import write_atomically
+from quantisp.files import make_folder, write_atomically
 
 __all__ = ["FloatOutputs"]
 
@@ -40,7 +40,7 @@ class FloatOutputs:
         clipped = output.clamp(0.0, 1.0)
         content = io.BytesIO()
         np.save(content, clipped.numpy(), allow_pickle=False)
-        self._folder.mkdir(exist_ok=True)
+        make_folder(self._folder)
         write_atomically(self._path(image_sha256), content.getvalue())
         return clipped
 

@@ -19,7 +19,15 @@ from quantisp.metrics import (
     tile_squared_errors,
 )
 
-__all__ = ["BORDER_PX", "LEAST_PX", "PSNR_CAP_DB", "Measurement", "capped_psnr_db", "measure"]
+__all__ = [
+    "BORDER_PX",
+    "LEAST_PX",
+    "LEAST_TILE_MSE",
+    "PSNR_CAP_DB",
+    "Measurement",
+    "capped_psnr_db",
+    "measure",
+]
 
 BORDER_PX = 10
 # The smallest picture whose figures mean something: a border of 10 px is left out of one of them,

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from quantisp.cfa import CFAPattern
-from quantisp.evaluation.measure import BORDER_PX, PSNR_CAP_DB
+from quantisp.evaluation.measure import BORDER_PX, LEAST_TILE_MSE, PSNR_CAP_DB
 from quantisp.metrics import TILE_PX
 
-__all__ = ["MEASUREMENT", "describe_pattern"]
+__all__ = ["MEASUREMENT", "describe_pattern", "describe_responses"]
 
 MEASUREMENT: Mapping[str, str | int | float] = MappingProxyType(
     {
@@ -24,6 +24,7 @@ MEASUREMENT: Mapping[str, str | int | float] = MappingProxyType(
         "border_px": 0,
         "border_crop10_px": BORDER_PX,
         "tile_px": TILE_PX,
+        "tile_mse_floor": LEAST_TILE_MSE,
         "ssim": "Gaussian window 11x11, sigma 1.5, mean over R, G, B",
         "weights": "symmetric, zero point 0, narrow range, round half to even",
         "activations": "float32",
@@ -37,3 +38,16 @@ def describe_pattern(pattern: CFAPattern) -> dict[str, list[str] | dict[str, lis
         "tile": list(pattern.tile),
         "responses": {letter: list(pattern.response(letter)) for letter in pattern.letters},
     }
+
+
+def describe_responses(pattern: CFAPattern) -> str:
+    """What each letter collects, as a sum: ``R = 1 R; ...; W = 0.333333 R + 0.333333 G + ...``."""
+    return "; ".join(
+        f"{letter} = "
+        + " + ".join(
+            f"{weight:.6g} {colour}"
+            for weight, colour in zip(pattern.response(letter), "RGB", strict=True)
+            if weight
+        )
+        for letter in pattern.letters
+    )

@@ -14,6 +14,7 @@ from typing import Any
 
 from quantisp.errors import OutputError
 from quantisp.evaluation.measure import Measurement
+from quantisp.files import cannot_write
 
 __all__ = ["JobStore", "job_key"]
 
@@ -51,7 +52,7 @@ class JobStore:
             # Nothing is cut off before the lock is ours: it may be another run's.
             handle = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise _unwritable(folder, error) from error
+            raise cannot_write(folder, error) from error
         self._file = io.FileIO(handle, "r+")
         try:
             self._lock()
@@ -155,7 +156,7 @@ class JobStore:
             os.fsync(self._file.fileno())
         except OSError as error:
             self._file.truncate(end)
-            raise _unwritable(self._path.parent, error) from error
+            raise cannot_write(self._path.parent, error) from error
 
 
 def _header(path: Path) -> Mapping[str, Any] | None:
@@ -175,9 +176,3 @@ def _header(path: Path) -> Mapping[str, Any] | None:
 
 def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value))
-
-
-def _unwritable(folder: Path, error: OSError) -> OutputError:
-    return OutputError(
-        f"cannot write to {folder} ({error.strerror}): make space, or choose another --out"
-    )

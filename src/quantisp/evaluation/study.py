@@ -13,14 +13,16 @@ from torch import nn
 
 from quantisp.cfa import CFAPattern, mosaic
 from quantisp.data import read_picture
+from quantisp.errors import ImageError
 from quantisp.evaluation.crops import CropPlace, cut_crops, find_places
 from quantisp.evaluation.float_outputs import FloatOutputs
 from quantisp.evaluation.kodak import is_kodak
 from quantisp.evaluation.measure import Measurement, measure
 from quantisp.evaluation.pictures import StudyPicture
-from quantisp.evaluation.protocol import MEASUREMENT, describe_pattern
+from quantisp.evaluation.protocol import MEASUREMENT, describe_pattern, describe_responses
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
+from quantisp.files import write_atomically
 from quantisp.inference import prepare, restore
 from quantisp.quantization import Plan, quantize
 from quantisp.records import Crop, Granularity, Setting, StudyResult
@@ -61,7 +63,7 @@ class StudyRequest:
     within_db: float
     crop_places: Sequence[CropPlace] = ()
 
-    def identity(self) -> dict[str, object]:
+    def identity(self, device: torch.device) -> dict[str, object]:
         """What tells this study from another one in the same folder."""
         return {
             "model": self.model_sha256,
@@ -70,6 +72,9 @@ class StudyRequest:
             "settings": [str(plan_of(setting).to_json()) for setting in self.settings],
             "protocol": dict(MEASUREMENT),
             "tolerance": self.within_db,
+            # Not of the result, but sums in another order would not give the same bytes.
+            "device": device.type,
+            "torch version": torch.__version__,
         }
 
 
@@ -84,10 +89,15 @@ class StudyProgress:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyOutcome:
-    """The table, and the same places of some pictures at several widths."""
+    """The table, and the same places of some pictures at several widths.
+
+    ``measured_jobs`` were done by this run, ``kept_jobs`` by runs before it.
+    """
 
     result: StudyResult
     crops: tuple[Crop, ...]
+    measured_jobs: int
+    kept_jobs: int
 
 
 def plan_of(setting: Setting) -> Plan:
@@ -100,13 +110,13 @@ def plan_of(setting: Setting) -> Plan:
     )
 
 
-def check_study_folder(request: StudyRequest, folder: Path) -> None:
+def check_study_folder(request: StudyRequest, folder: Path, device: torch.device) -> None:
     """Find out, before anything is written, whether ``folder`` may take the study.
 
     Raises:
         OutputError: it may not.
     """
-    JobStore.check(folder, request.identity())
+    JobStore.check(folder, request.identity(device))
 
 
 def run_study(
@@ -116,7 +126,7 @@ def run_study(
     device: torch.device,
     on_progress: Callable[[StudyProgress], None] | None = None,
 ) -> StudyOutcome:
-    """Do every job that is not done yet, and put the table together.
+    """Do every job that is not done yet, and write ``study.json`` and ``study.csv``.
 
     Each job is kept in ``folder`` as it finishes, so a killed study loses the job in hand.
 
@@ -129,7 +139,7 @@ def run_study(
     Raises:
         OutputError: ``folder`` cannot be used, or is full.
     """
-    with JobStore(folder, request.identity()) as store:
+    with JobStore(folder, request.identity(device)) as store:
         run = _Run(request, store, FloatOutputs(folder), device, on_progress)
         references = run.float_jobs()
         outcomes = [(setting, run.setting_jobs(setting)) for setting in request.settings]
@@ -139,6 +149,7 @@ def run_study(
             str(request.pattern),
             {
                 **MEASUREMENT,
+                "responses": describe_responses(request.pattern),
                 "pictures": len(request.pictures),
                 "image_set": "kodak" if is_kodak([p.sha256 for p in request.pictures]) else None,
             },
@@ -146,10 +157,12 @@ def run_study(
             outcomes,
             within_db=request.within_db,
         )
+        write_atomically(folder / "study.csv", result.to_csv().encode())
+        write_atomically(folder / "study.json", result.to_json().encode())
         places = request.crop_places or find_places(request.pictures, references, outcomes)
         crops = run.crops(places)
         run.floats.remove()
-    return StudyOutcome(result=result, crops=crops)
+    return StudyOutcome(result=result, crops=crops, measured_jobs=run.measured, kept_jobs=run.kept)
 
 
 class _Run:
@@ -169,8 +182,15 @@ class _Run:
         self.device = device
         self.on_progress = on_progress
         self.network = prepare(copy.deepcopy(request.model), device)
+        self.measured = self.kept = 0
         self.done_px = 0
-        self.total_px = (1 + len(request.settings)) * sum(p.pixels for p in request.pictures)
+        plans = ["float", *(plan_of(setting).to_json() for setting in request.settings)]
+        self.total_px = sum(
+            picture.pixels
+            for plan in plans
+            for picture in request.pictures
+            if store.get(self._key(picture, plan)) is None
+        )
 
     def float_jobs(self) -> dict[str, Measurement]:
         return {p.name: self._job(p, "float", self.network) for p in self.request.pictures}
@@ -209,9 +229,12 @@ class _Run:
     ) -> Measurement:
         key = self._key(picture, plan)
         outcome = self.store.get(key)
-        if outcome is None:
-            outcome = self._measured(picture, network, against_float=setting is not None)
-            self.store.put(key, outcome)
+        if outcome is not None:
+            self.kept += 1
+            return outcome
+        outcome = self._measured(picture, network, against_float=setting is not None)
+        self.store.put(key, outcome)
+        self.measured += 1
         self.done_px += picture.pixels
         if self.on_progress is not None:
             width = (
@@ -229,7 +252,13 @@ class _Run:
     def _measured(
         self, picture: StudyPicture, network: nn.Module, *, against_float: bool
     ) -> Measurement:
-        truth = read_picture(picture.path).tensor()
+        read = read_picture(picture.path)
+        if read.sha256() != picture.sha256:
+            raise ImageError(
+                f"expected {picture.path} as it was when the study began, it has changed: "
+                "start the study again"
+            )
+        truth = read.tensor()
         samples = mosaic(truth, self.request.pattern)
         restored = restore(network, samples)
         if not against_float:

@@ -1,15 +1,25 @@
 """Running any network: devices, layout, windows, and what it costs."""
 
 from quantisp.inference.cost import LayerCost, NetworkCost, network_cost
+from quantisp.inference.memory import keep_freed_memory
 from quantisp.inference.receptive_field import ReceptiveField, receptive_field
-from quantisp.inference.runner import Window, find_device, prepare, restore, restore_window
+from quantisp.inference.runner import (
+    Window,
+    check_network,
+    find_device,
+    prepare,
+    restore,
+    restore_window,
+)
 
 __all__ = [
     "LayerCost",
     "NetworkCost",
     "ReceptiveField",
     "Window",
+    "check_network",
     "find_device",
+    "keep_freed_memory",
     "network_cost",
     "prepare",
     "receptive_field",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
@@ -55,14 +56,31 @@ class ModelFile:
 
 
 def model_sha256(model: nn.Module) -> str:
-    """The digest of a model's class name and of every tensor, with its name, type and shape."""
-    digest = hashlib.sha256(f"{type(model).__qualname__} ".encode())
-    for name, value in sorted(model.state_dict().items()):
+    """The digest of what a network computes with, whatever the names of files and people.
+
+    It covers every parameter and buffer with its name, type and shape, and the source of every
+    class of a network of one's own: the same weights in another ``forward`` are another model.
+    """
+    digest = hashlib.sha256()
+    for kind in sorted({type(module) for module in model.modules()}, key=lambda k: k.__qualname__):
+        digest.update(f"{kind.__qualname__} {_own_source(kind)} ".encode())
+    tensors = {**dict(model.named_buffers()), **model.state_dict()}
+    for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())
         digest.update(
             value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
         )
     return digest.hexdigest()
+
+
+def _own_source(kind: type[nn.Module]) -> str:
+    if kind.__module__.partition(".")[0] in ("torch", "quantisp"):
+        return ""
+    try:
+        return inspect.getsource(kind)
+    # Classes typed in at a prompt have no source.
+    except (OSError, TypeError):
+        return ""
 
 
 def write_model_file(

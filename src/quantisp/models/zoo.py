@@ -118,7 +118,8 @@ def load_own_model(factory: str, weights: Path | None) -> LoadedModel:
     module_name, _, attribute = factory.partition(":")
     try:
         build = getattr(importlib.import_module(module_name), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+    # Importing runs somebody's code, which may fail in any way.
+    except Exception as error:
         raise ModelError(
             f"expected package.module:factory, {factory!r} cannot be imported ({error}): "
             "correct the name, or set PYTHONPATH"
@@ -128,7 +129,13 @@ def load_own_model(factory: str, weights: Path | None) -> LoadedModel:
             f"expected package.module:factory, {factory} is {type(build).__name__}, "
             "not a function: correct the name"
         )
-    model = build()
+    try:
+        model = build()
+    # Building runs somebody's code, too.
+    except Exception as error:
+        raise ModelError(
+            f"expected {factory} to build a network without arguments, it fails ({error}): mend it"
+        ) from error
     pattern = getattr(model, "pattern", None)
     if not isinstance(model, nn.Module) or not isinstance(pattern, CFAPattern):
         raise ModelError(

@@ -126,8 +126,8 @@ def _crop_figure(crop: Crop, rounding: str) -> str:
     place = f"{crop.image}, {crop.width} × {crop.height} px from column {crop.left}, row {crop.top}"  # noqa: RUF001
     panels = ", ".join(f"{panel.label} {decimals(panel.psnr_db, 2)} dB" for panel in crop.panels)
     caption = (
-        f"{place}, enlarged {enlargement(crop)} times; {rounding}. Below, the largest error over R, G and B, "
-        f"in 8-bit steps; {ERROR_LIMIT} and more are one colour."
+        f"{place}, enlarged {enlargement(crop)} times; {rounding}. Below, the largest error over "
+        f"R, G and B, in 8-bit steps; {ERROR_LIMIT} and more are one colour."
     )
     return _figure("image/png", crop_figure(crop), f"{place}: truth, {panels}", escape(caption))
 

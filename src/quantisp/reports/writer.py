@@ -6,8 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from quantisp.errors import OutputError
-from quantisp.files import write_atomically
+from quantisp.files import make_folder, write_atomically
 from quantisp.records import Crop, StudyResult
 from quantisp.reports.crops import crop_figure
 from quantisp.reports.figures import psnr_figure
@@ -43,22 +42,20 @@ def write_report(
         "study.md": study_markdown(result).encode(errors="replace"),
         "psnr.svg": psnr_figure(result, "svg"),
         "psnr.png": psnr_figure(result, "png"),
-        **{
-            f"crop-{_safe_name(crop.image)}-{crop.top}-{crop.left}.png": crop_figure(crop)
-            for crop in crops
-        },
+        **{name: crop_figure(crop) for name, crop in _crop_names(crops).items()},
     }
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OutputError(
-            f"cannot make the folder {folder} ({error.strerror or error}): choose another place"
-        ) from error
+    make_folder(folder)
     for name, content in files.items():
         write_atomically(folder / name, content)
     return tuple(folder / name for name in files)
 
 
-def _safe_name(image: str) -> str:
-    stem = re.sub(r"[^A-Za-z0-9_-]+", "-", Path(image).with_suffix("").as_posix()).strip("-")
-    return stem[:60] or "picture"
+def _crop_names(crops: Sequence[Crop]) -> dict[str, Crop]:
+    named: dict[str, Crop] = {}
+    for crop in crops:
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "-", crop.image).strip("-")[:60] or "picture"
+        name = f"crop-{safe}-{crop.top}-{crop.left}"
+        # Names that differ only in letters that not every system has would meet.
+        same = sum(other.startswith(name) for other in named)
+        named[f"{name}-{same + 1}.png" if same else f"{name}.png"] = crop
+    return named

@@ -18,13 +18,15 @@ from torch.nn import functional
 
 from quantisp.cfa import CFAPattern, mosaic
 from quantisp.data import PatchCache
-from quantisp.errors import ModelError, RunError, SettingError
+from quantisp.errors import ModelError, RunError
+from quantisp.inference import keep_freed_memory
 from quantisp.metrics import mean_squared_error, psnr_db, rounded_to_8_bits
 from quantisp.training.checkpoints import CHECKPOINT_NAME, read_checkpoint, write_checkpoint
 from quantisp.training.losses import frequency_loss
 from quantisp.training.precision import autocast_context, keep_in_float32, resolve_precision
+from quantisp.training.settings import TrainSettings
 
-__all__ = ["CurvePoint", "TrainProgress", "TrainSettings", "train"]
+__all__ = ["CurvePoint", "TrainProgress", "train"]
 
 log = logging.getLogger(__name__)
 
@@ -32,67 +34,8 @@ log = logging.getLogger(__name__)
 # gradients keep Adam's running moments valid when the loss changes.
 SQUARED_ERROR_WEIGHT = 64.0
 LEAST_LEARNING_RATE = 0.01
-ABOVE_ZERO = frozenset(
-    {"steps", "time_limit_s", "batch", "patch_px", "last_patch_px", "validate_every"}
-    | {"learning_rate", "clip_norm"}
-)
-SHARES = frozenset({"last_phase", "ema_decay"})
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainSettings:
-    """How to train. The run ends at ``steps`` or after ``time_limit_s``, whichever comes first.
-
-    Args:
-        seed: of the patches and of their augmentation.
-        steps: batches in all, or None.
-        time_limit_s: seconds in all, over every resumption, or None. The schedule follows the
-            clock then, so only a run by steps is repeatable to the last bit.
-        batch: patches a step in the first phase; the last phase keeps the number of pixels.
-        patch_px, last_patch_px: height and width of a patch in the first and the last phase.
-        last_phase: share of the run that minimises squared error on the larger patches.
-        learning_rate: at the peak; it warms up over ``warmup_steps``, then falls as a cosine.
-        weight_decay: of AdamW.
-        frequency_weight: of the frequency loss beside the absolute error.
-        clip_norm: gradients are scaled down to this norm.
-        ema_decay: of the running mean of the weights, which is what is validated and kept.
-        validate_every: steps.
-        checkpoint_every_s: seconds.
-        precision: ``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 where the hardware
-            has it.
-
-    Raises:
-        SettingError: a value out of range.
-    """
-
-    seed: int = 0
-    steps: int | None = None
-    time_limit_s: float | None = None
-    batch: int = 16
-    patch_px: int = 64
-    last_patch_px: int = 128
-    last_phase: float = 0.25
-    learning_rate: float = 1.2e-3
-    weight_decay: float = 1e-4
-    warmup_steps: int = 500
-    frequency_weight: float = 0.1
-    clip_norm: float = 1.0
-    ema_decay: float = 0.999
-    validate_every: int = 2000
-    checkpoint_every_s: float = 120.0
-    precision: str = "auto"
-
-    def __post_init__(self) -> None:
-        if self.steps is None and self.time_limit_s is None:
-            raise SettingError("training needs an end: give --steps, --time-limit, or both")
-        for name, value in asdict(self).items():
-            if name in SHARES and not 0.0 <= value <= 1.0:
-                raise SettingError(f"{name} is a share from 0 to 1, found {value}: correct it")
-            if name in ABOVE_ZERO and value is not None and not value > 0:
-                raise SettingError(f"{name} must be above 0, found {value}: give a larger value")
-        if not 0 <= self.seed < 2**31:
-            raise SettingError(f"a seed is an integer from 0 to 2147483647, found {self.seed}")
-        resolve_precision(self.precision, torch.device("cpu"))
+# A picture that is restored exactly must not make the mean infinite.
+PSNR_CAP_DB = 100.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,7 +94,10 @@ def train(
         ModelError: the checkpoint is missing, damaged, or of another model or run.
         RunError: the loss is not finite any more.
     """
-    run = _Run(model, settings, pattern, folder / CHECKPOINT_NAME, torch.device(device))
+    keep_freed_memory()
+    # What a run is of, besides its settings: resuming with anything else would be another run.
+    of = {"CFA": repr(pattern), "training pictures": patches.sha256()}
+    run = _Run(model, settings, pattern, folder / CHECKPOINT_NAME, torch.device(device), of)
     if resume:
         run.restore()
     with keep_in_float32(model, run.device):
@@ -200,8 +146,10 @@ class _Run:
         pattern: CFAPattern,
         checkpoint: Path,
         device: torch.device,
+        of: dict[str, str],
     ) -> None:
         self.settings = settings
+        self.of = of
         self.pattern = pattern
         self.checkpoint = checkpoint
         self.device = device
@@ -211,8 +159,8 @@ class _Run:
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), settings.learning_rate, weight_decay=settings.weight_decay
         )
-        self.step = 0
-        self.elapsed_s = 0.0
+        self.step = self.first_step = 0
+        self.elapsed_s = self.first_elapsed_s = 0.0
         self.loss = math.nan
         self.curve: list[CurvePoint] = []
 
@@ -222,7 +170,9 @@ class _Run:
         return max(by_steps, by_time)
 
     def progress(self) -> TrainProgress:
-        rate = self.step * self.settings.batch / self.elapsed_s if self.elapsed_s else 0.0
+        # Of this process: the ones before it may have had another machine.
+        seconds = self.elapsed_s - self.first_elapsed_s
+        rate = (self.step - self.first_step) * self.settings.batch / seconds if seconds else 0.0
         return TrainProgress(
             step=self.step,
             share=min(self.share(), 1.0),
@@ -285,13 +235,18 @@ class _Run:
         for picture in pictures:
             rgb = picture.to(self.device)
             restored = rounded_to_8_bits(self.averaged(mosaic(rgb, self.pattern)))
-            total += psnr_db(mean_squared_error(restored, rgb))
+            total += min(psnr_db(mean_squared_error(restored, rgb)), PSNR_CAP_DB)
         point = CurvePoint(
             step=self.step,
             elapsed_s=self.elapsed_s,
             loss=self.loss,
             psnr_db=total / len(pictures),
         )
+        if not math.isfinite(point.psnr_db):
+            raise RunError(
+                f"the network's output is not finite at step {self.step}: begin again with a "
+                "lower --learning-rate"
+            )
         self.curve.append(point)
         log.info("step %d: loss %.5f, validation %.3f dB", point.step, point.loss, point.psnr_db)
         return point
@@ -302,6 +257,7 @@ class _Run:
             {
                 "schema": 1,
                 "settings": asdict(self.settings),
+                "of": self.of,
                 "model": self.model.state_dict(),
                 "averaged": self.averaged.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -315,12 +271,12 @@ class _Run:
     def restore(self) -> None:
         state = read_checkpoint(self.checkpoint)
         try:
-            self._check_settings(state["settings"])
+            self._check_settings({**state["settings"], **state["of"]})
             self.model.load_state_dict(state["model"])
             self.averaged.load_state_dict(state["averaged"])
             self.optimizer.load_state_dict(state["optimizer"])
-            self.step = int(state["step"])
-            self.elapsed_s = float(state["elapsed_s"])
+            self.step = self.first_step = int(state["step"])
+            self.elapsed_s = self.first_elapsed_s = float(state["elapsed_s"])
             self.loss = float(state["loss"])
             self.curve = [CurvePoint(**point) for point in state["curve"]]
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
@@ -332,7 +288,7 @@ class _Run:
     def _check_settings(self, saved: dict[str, Any]) -> None:
         # A run may be given more time or steps; anything else would make it another run.
         free = {"steps", "time_limit_s", "checkpoint_every_s", "validate_every"}
-        now = asdict(self.settings)
+        now = {**asdict(self.settings), **self.of}
         changed = [name for name in now if name not in free and now[name] != saved.get(name)]
         if changed:
             raise ValueError(
