@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from quantisp.cfa import mosaic
 from quantisp.data import read_picture
-from quantisp.errors import OutputError, RunError
+from quantisp.errors import ImageError, OutputError, RunError
 from quantisp.evaluation import (
     Measurement,
     StudyOutcome,
@@ -401,3 +401,11 @@ def test_a_network_that_gives_nan_ends_the_study(
 
     with pytest.raises(RunError, match="found NaN"):
         run_study(request(pictures, Broken()), tmp_path, device=CPU)
+
+
+def test_a_picture_that_changes_under_way_is_noticed(tmp_path: Path) -> None:
+    pictures = surveyed(write_pictures(tmp_path / "pictures"))
+    first, second = pictures[0].path, pictures[1].path
+    first.write_bytes(second.read_bytes())
+    with pytest.raises(ImageError, match="it has changed"):
+        run_study(request(pictures), tmp_path / "out", device=CPU)

@@ -159,3 +159,20 @@ def test_devices_that_are_not_there(name: str) -> None:
 def test_cuda_where_there_is_none() -> None:
     with pytest.raises(SettingError, match="'cuda' cannot be used here"):
         find_device("cuda")
+
+
+def test_autocast_around_it_has_no_effect(mosaic: Tensor) -> None:
+    net = prepare(random_net("bayer"), CPU)
+    plain = restore(net, mosaic)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(restore(net, mosaic), plain)
+        # Its twin: without the guard there is an effect.
+        assert not torch.equal(net(mosaic), plain)
+
+
+def test_a_batch_is_its_pictures_up_to_float32_rounding() -> None:
+    """Other batch sizes may sum in another order; values here are below 4."""
+    net = random_net("rgbw-kodak").eval()
+    batch = torch.rand(3, 1, 64, 48, generator=torch.Generator().manual_seed(4))
+    single = torch.cat([net(one[None]) for one in batch])
+    assert float((net(batch) - single).abs().max()) < 2e-5

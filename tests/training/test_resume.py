@@ -12,6 +12,7 @@ from training_kit import (
     KODAK_CFA,
     equal,
     saved_run,
+    soft_picture,
     tiny_net,
     tiny_patches,
     tiny_settings,
@@ -156,3 +157,23 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
     with pytest.raises(ModelError, match="cannot be read"):
         run(tmp_path, tiny_settings(), resume=True)
+
+
+def test_another_cfa_and_other_pictures_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, tiny_settings())
+    more = tiny_settings(steps=20)
+    with pytest.raises(ModelError, match="CFA was"):
+        train(
+            tiny_net(),
+            tiny_patches(),
+            validation(),
+            more,
+            pattern=KODAK_CFA.crop(top=1, left=0),
+            folder=tmp_path,
+            resume=True,
+        )
+    other = PatchCache([soft_picture(seed) for seed in (3, 4, 5)])
+    with pytest.raises(ModelError, match="training pictures was"):
+        train(
+            tiny_net(), other, validation(), more, pattern=KODAK_CFA, folder=tmp_path, resume=True
+        )

@@ -29,7 +29,7 @@ SAMPLE_FILES = ("astronaut.png", "coffee.png", "chelsea.png")
 FORMATS = ("PNG", "JPEG", "WEBP")
 SUFFIXES = (".png", ".tif", ".tiff", ".jpg", ".jpeg", ".webp")
 
-Samples = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
+Samples = UInt8[np.ndarray, "_ _ 3"] | UInt16[np.ndarray, "_ _ 3"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -78,9 +78,10 @@ def _own_source(kind: type[nn.Module]) -> str:
         return ""
     try:
         return inspect.getsource(kind)
-    # Classes typed in at a prompt have no source.
+    # A class that was typed in at a prompt, or loaded by hand, has no source.
     except (OSError, TypeError):
-        return ""
+        codes = [entry.__code__ for entry in vars(kind).values() if inspect.isfunction(entry)]
+        return repr([(code.co_code, code.co_consts, code.co_names) for code in codes])
 
 
 def write_model_file(
