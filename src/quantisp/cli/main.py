@@ -46,6 +46,10 @@ def main() -> None:
     except QuantispError as error:
         _complain(str(error))
         code = error.exit_code
+    except OSError as error:
+        # What no room foresaw: a name that is too long, a folder that is closed to us.
+        _complain(f"cannot use {error.filename} ({error.strerror}): correct the path")
+        code = 2
     except UsageError as error:
         _complain(f"{error.format_message()} See `quantisp --help`.")  # pyright: ignore[reportAttributeAccessIssue]
         code = 2
