@@ -60,5 +60,5 @@ def test_a_full_disk_leaves_the_old_report(
 
 def test_a_file_in_the_folder_s_place_is_an_output_error(tmp_path: Path, small: StudyResult):
     (tmp_path / "file").write_bytes(b"")
-    with pytest.raises(OutputError, match="cannot make the folder"):
+    with pytest.raises(OutputError, match="cannot write"):
         write_report(tmp_path / "file" / "study", small, [], {})
