@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import resource
 import shlex
 import sys
 import time
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from quantisp.evaluation import StudyProgress
 
 __all__ = ["study_command"]
+
+PEAK_UNIT = 1e6 if sys.platform == "darwin" else 1e3
 
 
 def study_command(
@@ -112,6 +115,8 @@ def _run_record(began: datetime, seconds: float, device: str) -> dict[str, str]:
         "began": began.isoformat(timespec="seconds"),
         "seconds": f"{seconds:.1f}",
         "device": _device_name(device),
+        # In kB on Linux, in bytes on macOS.
+        "peak memory": f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / PEAK_UNIT:.0f} MB",
         "machine": f"{platform.machine()}, {torch.get_num_threads()} threads of {os.cpu_count()}, "
         f"{torch.backends.cpu.get_cpu_capability()}",
         "system": platform.platform(),
