@@ -27,6 +27,8 @@ SETTINGS = tuple(
     Setting(method="rtn", granularity=granularity, weight_bits=bits)
     for granularity, bits in (("tensor", 4), ("tensor", 8), ("channel", 4))
 )
+# Float and the settings, on each picture.
+JOBS = (1 + len(SETTINGS)) * len(SIZES)
 
 
 @functools.cache

@@ -1,4 +1,4 @@
-"""A study is the same study however often it was stopped, and whatever it ran on."""
+"""A study is the same study whatever it ran on."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import json
 import os
 import shutil
 import statistics
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from study_kit import (
+    JOBS,
     KODAK_CFA,
     SETTINGS,
     SIZES,
@@ -28,7 +28,6 @@ from quantisp.cfa import mosaic
 from quantisp.data import read_picture
 from quantisp.errors import ImageError, OutputError, RunError
 from quantisp.evaluation import (
-    Measurement,
     StudyOutcome,
     StudyPicture,
     StudyProgress,
@@ -44,53 +43,6 @@ from quantisp.quantization import Plan, quantize
 
 pytestmark = pytest.mark.unit
 CPU = torch.device("cpu")
-# Float and three settings, on three pictures.
-JOBS = 12
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> tuple[StudyPicture, ...]:
-    return surveyed(write_pictures(tmp_path_factory.mktemp("data") / "pictures"))
-
-
-@pytest.fixture(scope="module")
-def straight(
-    pictures: tuple[StudyPicture, ...], tmp_path_factory: pytest.TempPathFactory
-) -> StudyOutcome:
-    """Never stopped."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    outcome = run_study(request(pictures), tmp_path_factory.mktemp("straight"), device=CPU)
-    torch.set_num_threads(threads)
-    return outcome
-
-
-@pytest.fixture
-def measured(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The widths in px of what was measured."""
-    widths: list[int] = []
-
-    def counted(restored: Tensor, *others: Tensor) -> Measurement:
-        widths.append(restored.shape[-1])
-        return measure(restored, *others)
-
-    monkeypatch.setattr(study, "measure", counted)
-    return widths
-
-
-class Killed(BaseException):
-    pass
-
-
-def kill_after(jobs: int) -> Callable[[StudyProgress], None]:
-    left = [jobs]
-
-    def count(_progress: StudyProgress) -> None:
-        left[0] -= 1
-        if left[0] == 0:
-            raise Killed
-
-    return count
 
 
 def test_figures_follow_from_the_networks(
@@ -123,77 +75,6 @@ def test_figures_follow_from_the_networks(
     assert result.rows[0].drop_db > 5 > result.rows[1].drop_db > 0.1
     assert result.protocol["pictures"] == 3
     assert not result.is_kodak
-
-
-@pytest.mark.parametrize("finished", [1, 2, 3, 4, 8, 11, 12])
-def test_stopped_between_jobs(
-    pictures: tuple[StudyPicture, ...],
-    straight: StudyOutcome,
-    tmp_path: Path,
-    measured: list[int],
-    finished: int,
-) -> None:
-    with pytest.raises(Killed):
-        run_study(request(pictures), tmp_path, device=CPU, on_progress=kill_after(finished))
-    assert len(measured) == finished
-    again = run_study(request(pictures), tmp_path, device=CPU)
-    assert len(measured) == JOBS
-    assert again.result.to_json() == straight.result.to_json()
-    assert again.result.to_csv() == straight.result.to_csv()
-    assert again.crops == straight.crops
-
-
-@pytest.mark.parametrize("stage", ["read_picture", "restore", "measure", "quantize", "cut_crops"])
-def test_stopped_within_a_job(
-    pictures: tuple[StudyPicture, ...],
-    straight: StudyOutcome,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    stage: str,
-) -> None:
-    """Calls 1, 3, 6, 10 and so on die: each time it gets a little further."""
-    genuine, calls, deaths = getattr(study, stage), 0, 0
-
-    def dies(*arguments: Any, **options: Any) -> Any:
-        nonlocal calls
-        calls += 1
-        if (8 * calls + 1) ** 0.5 % 2 == 1:
-            raise Killed
-        return genuine(*arguments, **options)
-
-    monkeypatch.setattr(study, stage, dies)
-    while True:
-        try:
-            outcome = run_study(request(pictures), tmp_path, device=CPU)
-            break
-        except Killed:
-            deaths += 1
-    assert deaths >= {"quantize": 2, "cut_crops": 1}.get(stage, 4)
-    assert outcome.result.to_json() == straight.result.to_json()
-    assert outcome.crops == straight.crops
-
-
-def test_a_kill_loses_only_the_job_in_hand(
-    pictures: tuple[StudyPicture, ...], tmp_path: Path, measured: list[int]
-) -> None:
-    for finished in range(1, JOBS + 1):
-        with pytest.raises(Killed):
-            run_study(request(pictures), tmp_path, device=CPU, on_progress=kill_after(1))
-        assert len(measured) == finished
-    run_study(request(pictures), tmp_path, device=CPU)
-    assert len(measured) == JOBS
-
-
-def test_a_line_that_a_kill_tore_is_measured_again(
-    pictures: tuple[StudyPicture, ...], straight: StudyOutcome, tmp_path: Path, measured: list[int]
-) -> None:
-    with pytest.raises(Killed):
-        run_study(request(pictures), tmp_path, device=CPU, on_progress=kill_after(6))
-    with (tmp_path / "jobs.jsonl").open("r+b") as file:
-        file.truncate((tmp_path / "jobs.jsonl").stat().st_size - 20)
-    again = run_study(request(pictures), tmp_path, device=CPU)
-    assert len(measured) == JOBS + 1
-    assert again.result.to_json() == straight.result.to_json()
 
 
 def test_two_runs_are_identical(
@@ -330,16 +211,6 @@ def test_outputs_beyond_white_and_black_are_compared_clipped(
     output = restore(prepare(tiny_net(), CPU), samples)
     assert float(output.min()) < -0.01
     assert float(output.max()) > 1.01
-
-
-def test_a_lost_float_output_is_made_again(
-    pictures: tuple[StudyPicture, ...], straight: StudyOutcome, tmp_path: Path
-) -> None:
-    with pytest.raises(Killed):
-        run_study(request(pictures), tmp_path, device=CPU, on_progress=kill_after(7))
-    shutil.rmtree(tmp_path / ".float")
-    again = run_study(request(pictures), tmp_path, device=CPU)
-    assert again.result.to_json() == straight.result.to_json()
 
 
 def test_progress_counts_pixels(pictures: tuple[StudyPicture, ...], tmp_path: Path) -> None:
