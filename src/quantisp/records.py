@@ -43,6 +43,11 @@ class Setting:
     weight_bits: int
     activation_bits: int | None = None
 
+    @property
+    def series(self) -> tuple[str, Granularity, int | None]:
+        """What stays the same along a curve over ``weight_bits``."""
+        return self.method, self.granularity, self.activation_bits
+
 
 @dataclass(frozen=True, kw_only=True)
 class ImageQuality:

@@ -93,7 +93,7 @@ def test_series_are_told_apart_by_activation_bits_and_sorted_by_width():
         "rtn, per tensor",
         "rtn, per tensor, 12-bit activations",
     )
-    assert (weights_only.chosen_row, both.chosen_row) == (None, wide)
+    assert (weights_only.chosen_bits, both.chosen_bits) == (None, 8)
     assert study_grid(result).groups[1].cells_at(4) == ("",) * 5
 
 

@@ -105,7 +105,7 @@ def _telling_width(references: Outcomes, outcomes: Sequence[tuple[Setting, Outco
         (
             (setting.weight_bits, measured)
             for setting, measured in outcomes
-            if (setting.method, setting.granularity) == (first.method, first.granularity)
+            if setting.series == first.series
         ),
         key=lambda member: member[0],
         reverse=True,

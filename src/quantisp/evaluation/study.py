@@ -25,7 +25,7 @@ from quantisp.evaluation.summary import summarise
 from quantisp.files import write_atomically
 from quantisp.inference import prepare, restore
 from quantisp.quantization import Plan, quantize
-from quantisp.records import Crop, Granularity, Setting, StudyResult
+from quantisp.records import Crop, Setting, StudyResult
 
 __all__ = [
     "StudyOutcome",
@@ -204,7 +204,7 @@ class _Run:
         return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
 
     def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
-        group = [s for s in self.request.settings if _group(s) == _group(self.request.settings[0])]
+        group = [s for s in self.request.settings if s.series == self.request.settings[0].series]
         return cut_crops(
             self.network,
             self.request.pattern,
@@ -268,7 +268,3 @@ class _Run:
         if reference is None:
             reference = self.floats.keep(picture.sha256, restore(self.network, samples))
         return measure(restored, truth, reference)
-
-
-def _group(setting: Setting) -> tuple[str, Granularity, int | None]:
-    return setting.method, setting.granularity, setting.activation_bits

@@ -64,7 +64,7 @@ def recommend(rows: Sequence[StudyRow], within_db: float) -> tuple[Recommendatio
     """For each way of rounding, the fewest bits whose drop, and every wider one's, is allowed."""
     groups: dict[tuple[str, Granularity, int | None], list[StudyRow]] = {}
     for row in rows:
-        groups.setdefault((row.method, row.granularity, row.activation_bits), []).append(row)
+        groups.setdefault(row.setting.series, []).append(row)
     found: list[Recommendation] = []
     for (method, granularity, activation_bits), members in groups.items():
         fewest: int | None = None

@@ -49,11 +49,6 @@ class Series:
         """The recommended width, if there is one."""
         return None if self.recommendation is None else self.recommendation.weight_bits
 
-    @property
-    def chosen_row(self) -> StudyRow | None:
-        """The row of the recommended width, if there is one."""
-        return next((row for row in self.rows if row.weight_bits == self.chosen_bits), None)
-
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
@@ -92,7 +87,7 @@ def study_series(result: StudyResult) -> tuple[Series, ...]:
     """The series of a study, in the order in which they first appear."""
     rows: dict[tuple[str, str, int | None], list[StudyRow]] = {}
     for row in result.rows:
-        rows.setdefault((row.method, row.granularity, row.activation_bits), []).append(row)
+        rows.setdefault(row.setting.series, []).append(row)
     chosen = {(r.method, r.granularity, r.activation_bits): r for r in result.recommendation}
     return tuple(
         Series(
