@@ -31,7 +31,6 @@ from quantisp.evaluation import (
     StudyOutcome,
     StudyPicture,
     StudyProgress,
-    check_study_folder,
     evaluate_pictures,
     measure,
     run_study,
@@ -169,8 +168,6 @@ def test_another_study_in_the_folder_is_refused(
         (request(pictures, settings=SETTINGS[1:]), "settings"),
         (request(pictures, within_db=0.1), "tolerance"),
     ):
-        with pytest.raises(OutputError, match=f"holds a study with another {name}:"):
-            check_study_folder(changed, tmp_path, CPU)
         with pytest.raises(OutputError, match=f"holds a study with another {name}:"):
             run_study(changed, tmp_path, device=CPU)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before

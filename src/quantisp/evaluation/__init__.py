@@ -9,7 +9,6 @@ from quantisp.evaluation.study import (
     StudyOutcome,
     StudyProgress,
     StudyRequest,
-    check_study_folder,
     plan_of,
     run_study,
 )
@@ -22,7 +21,6 @@ __all__ = [
     "StudyPicture",
     "StudyProgress",
     "StudyRequest",
-    "check_study_folder",
     "evaluate_pictures",
     "job_key",
     "measure",

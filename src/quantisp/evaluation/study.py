@@ -31,7 +31,6 @@ __all__ = [
     "StudyOutcome",
     "StudyProgress",
     "StudyRequest",
-    "check_study_folder",
     "plan_of",
     "run_study",
 ]
@@ -108,15 +107,6 @@ def plan_of(setting: Setting) -> Plan:
         method=setting.method,
         granularity=setting.granularity,
     )
-
-
-def check_study_folder(request: StudyRequest, folder: Path, device: torch.device) -> None:
-    """Find out, before anything is written, whether ``folder`` may take the study.
-
-    Raises:
-        OutputError: it may not.
-    """
-    JobStore.check(folder, request.identity(device))
 
 
 def run_study(

@@ -1,8 +1,5 @@
 """A place of a picture at several widths, and the error there, enlarged pixel by pixel."""
 
-# matplotlib leaves its **kwargs untyped, which makes every method partially unknown.
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any

@@ -1,8 +1,5 @@
 """The study's figure: quality against weight bits, and what each width costs."""
 
-# matplotlib leaves its **kwargs untyped, which makes every method partially unknown.
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 import math

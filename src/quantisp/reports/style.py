@@ -1,8 +1,5 @@
 """How every figure looks, and how it becomes bytes that are the same from run to run."""
 
-# matplotlib leaves its **kwargs untyped, which makes every method partially unknown.
-# pyright: reportUnknownMemberType=false
-
 from __future__ import annotations
 
 import io
