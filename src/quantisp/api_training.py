@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -13,24 +16,59 @@ from torch import Tensor, nn
 from quantisp import __version__
 from quantisp.api import find_model
 from quantisp.cfa import CFAPattern
-from quantisp.data import ImageFile, PatchCache, find_images, read_picture, read_training_tiles
+from quantisp.data import (
+    ImageFile,
+    PatchCache,
+    TileSet,
+    decode_tiles,
+    find_dataset,
+    find_images,
+    open_tiles,
+    read_picture,
+    remove_tiles,
+)
 from quantisp.errors import ImageError, ModelError
-from quantisp.files import make_folder
 from quantisp.inference import find_device
-from quantisp.models import LoadedModel, Provenance, build_preset, write_model_file
-from quantisp.training import CurvePoint, TrainProgress, TrainSettings, check_run_folder, train
+from quantisp.models import Provenance, build_preset, load_own_model, write_model_file
+from quantisp.training import (
+    RECORD_NAME,
+    CurvePoint,
+    TrainingBoard,
+    TrainProgress,
+    TrainSettings,
+    Workers,
+    check_run_folder,
+    is_first_process,
+    start_workers,
+    train,
+    write_record,
+)
 
 __all__ = ["train_model"]
 
+log = logging.getLogger(__name__)
+
+CACHE_NAME = "cache"
 TRAINED_NAME = "model.safetensors"
+DEFAULT_CFA = "rgbw-kodak"
 # Without validation pictures, every 20th picture is kept from training, and at least one.
 HELD_OUT = 20
+# Decoded pictures move to an accelerator if they take at most this share of its free memory.
+SHARE_FOR_PICTURES = 0.5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pictures:
+    """What a run trains on, and what it is validated on."""
+
+    train: Sequence[ImageFile]
+    validation: Sequence[ImageFile]
 
 
 def train_model(
     *,
     preset: str,
-    pattern: CFAPattern,
+    pattern: CFAPattern | None = None,
     data: Sequence[str | Path],
     validation: Sequence[str | Path] = (),
     out: Path,
@@ -38,99 +76,190 @@ def train_model(
     command: str,
     init: str | Path | None = None,
     resume: bool = False,
+    cache: Path | None = None,
+    hdrplus: str = "final",
     device: str = "auto",
+    devices: int = 1,
+    nodes: int = 1,
+    compiled: bool = False,
     on_read: Callable[[int, int], None] | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> tuple[CurvePoint, ...]:
-    """Train a preset, and keep the best weights by validation in ``out/model.safetensors``.
+    """Train a network, and keep the best weights by validation in ``out/model.safetensors``.
 
     Args:
-        preset: which network.
-        pattern: the CFA to train it for.
-        data: files, folders or globs of pictures to train on.
-        validation: the same of pictures to validate on, others than those; empty holds out
-            every 20th picture of ``data``.
+        preset: which network: a preset's name, or ``package.module:factory`` for one's own.
+        pattern: the CFA to train it for; None is RGBW-K, or that of one's own network.
+        data: files, folders, globs or data sets of pictures to train on.
+        validation: the same of pictures to validate on, others than those; empty takes the
+            validation part of the data set, or holds out every 20th picture of ``data``.
         out: the folder of the run, made if need be.
         settings: how to train.
         command: recorded with the weights.
-        init: a model to begin from (its preset and CFA must be the same), or None.
+        init: a model of the same network to begin from, or None. If it is for another CFA, the
+            layers that meet the CFA begin anew. For one's own network, its state dict.
         resume: go on from the checkpoint in ``out``.
+        cache: where decoded pictures are kept for other runs; None keeps them in ``out`` while
+            the run lasts.
+        hdrplus: what to take of an HDR+ data set: ``final`` or ``merged``.
         device: ``auto``, ``cpu``, ``cuda`` and so on.
+        devices, nodes: how many devices on each machine, and machines, train together.
+        compiled: train by way of torch.compile.
         on_read: called with the number of pictures read, and of all.
         on_progress: called about once a second.
 
     Raises:
         InputError: unusable pictures, settings, models or places.
-        RunError: the loss is not finite any more.
+        RunError: the loss went astray again and again.
     """
-    check_run_folder(out, resume=resume)
+    if is_first_process():
+        check_run_folder(out, resume=resume)
     torch.manual_seed(settings.seed)
-    model = build_preset(preset, pattern)
-    if init is not None:
-        _begin_with(find_model(init), model, pattern)
+    model, pattern = _network(preset, pattern, init)
     place = find_device(device)
-    files, held_out = _separated(find_images(data), find_images(validation) if validation else ())
-    least = max(settings.patch_px, settings.last_patch_px)
-    pictures = [_validation_picture(file, pattern) for file in held_out]
-    tiles = read_training_tiles(
-        files,
-        at_least_px=least,
-        on_read=None if on_read is None else lambda count: on_read(count, len(files)),
-    )
-    provenance = Provenance(
-        domain="srgb",
-        command=_printable(command),
-        data=_printable(f"{' '.join(Path(s).name for s in data)}: {len(tiles)} pictures"),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        revision=_revision(),
-        validation_psnr_db="",
-    )
-    make_folder(out)
+    pictures = _pictures(data, validation, hdrplus)
+    held_out = [_validation_picture(file, pattern) for file in pictures.validation]
+    workers = start_workers(place, devices=devices, nodes=nodes)
+    kept = cache or out / CACHE_NAME
+    tiles = _tiles(pictures.train, kept, settings, workers, on_read)
+    revision = _revision()
+    began = datetime.now(UTC).isoformat(timespec="seconds")
 
     def keep(averaged: nn.Module, point: CurvePoint) -> None:
-        validated = f"{point.psnr_db:.3f} (mean of {len(pictures)} pictures, step {point.step})"
+        validated = f"{point.psnr_db:.3f} (mean of {len(held_out)} pictures, step {point.step})"
         write_model_file(
             out / TRAINED_NAME,
             averaged,
             preset=preset,
             pattern=pattern,
-            provenance=Provenance(**{**vars(provenance), "validation_psnr_db": validated}),
+            provenance=Provenance(
+                domain="srgb",
+                command=_printable(command),
+                data=_printable(_data_named(data, tiles)),
+                date=began,
+                revision=revision,
+                validation_psnr_db=validated,
+            ),
         )
 
-    return train(
-        model,
-        PatchCache(tiles),
-        pictures,
-        settings,
-        pattern=pattern,
-        folder=out,
-        resume=resume,
-        device=place,
-        on_progress=on_progress,
-        on_better=keep,
+    patches = PatchCache(
+        _on_device(tiles, workers.device),
+        detail_power=settings.detail_power,
+        exposure_jitter=settings.exposure_jitter,
+        colour_jitter=settings.colour_jitter,
     )
+    first = workers.rank == 0
+    with TrainingBoard(out / "tensorboard") if first else nullcontext() as board:
+
+        def tell(progress: TrainProgress) -> None:
+            if board is not None:
+                board.show(progress)
+            if on_progress is not None:
+                on_progress(progress)
+
+        curve = train(
+            model,
+            patches,
+            held_out,
+            settings,
+            pattern=pattern,
+            folder=out,
+            resume=resume,
+            workers=workers,
+            compiled=compiled,
+            on_progress=tell if first else None,
+            on_better=keep if first else None,
+        )
+    if first:
+        write_record(
+            out / RECORD_NAME,
+            command=_printable(command),
+            revision=revision,
+            settings=settings,
+            tiles=tiles,
+            validation=pictures.validation,
+            curve=curve,
+        )
+        if cache is None:
+            remove_tiles(kept)
+    return curve
 
 
-def _separated(
-    files: Sequence[ImageFile], validation: Sequence[ImageFile]
-) -> tuple[Sequence[ImageFile], Sequence[ImageFile]]:
+def _network(
+    preset: str, pattern: CFAPattern | None, init: str | Path | None
+) -> tuple[nn.Module, CFAPattern]:
+    if ":" in preset:
+        found = load_own_model(preset, None if init is None else Path(init))
+        if pattern is not None and pattern != found.pattern:
+            raise ModelError(
+                f"expected the CFA of {preset}, which is {found.pattern}, found {pattern}: "
+                "leave out --cfa"
+            )
+        return found.model.train().requires_grad_(True), found.pattern
+    pattern = pattern or CFAPattern.named(DEFAULT_CFA)
+    model = build_preset(preset, pattern)
+    if init is not None:
+        _begin_with(init, model, pattern)
+    return model, pattern
+
+
+def _begin_with(init: str | Path, model: nn.Module, pattern: CFAPattern) -> None:
+    found = find_model(init)
+    # Layers that meet the CFA have learned its phases, whatever their shape.
+    anew: tuple[str, ...] = getattr(model, "cfa_layers", ()) if found.pattern != pattern else ()
+    ours = model.state_dict()
+    given = {
+        name: value
+        for name, value in found.model.state_dict().items()
+        if name.rpartition(".")[0] not in anew
+    }
+    expected = {name for name in ours if name.rpartition(".")[0] not in anew}
+    differing = [
+        name
+        for name in sorted(expected | given.keys())
+        if name not in ours or name not in given or ours[name].shape != given[name].shape
+    ]
+    if differing:
+        raise ModelError(
+            f"expected a model of the same preset in --init, {found.name} differs at "
+            f"{differing[0]}: choose another, or change --preset"
+        )
+    model.load_state_dict({**ours, **given})
+    if anew:
+        log.info(
+            "%s is for %s: %s begin anew for %s",
+            found.name,
+            found.pattern,
+            ", ".join(anew),
+            pattern,
+        )
+
+
+def _pictures(
+    data: Sequence[str | Path], validation: Sequence[str | Path], hdrplus: str
+) -> Pictures:
     """The pictures to train on, and others to validate on."""
-    if not validation:
+    sets = [find_dataset(source, hdrplus=hdrplus) for source in data]
+    files = [file for found in sets for file in found.train]
+    held_out = list(find_images(validation)) if validation else []
+    held_out = held_out or [file for found in sets for file in found.validation]
+    if not held_out:
         if len(files) < 2:
             raise ImageError(
                 f"expected at least two pictures, one of them to validate on, found {len(files)}: "
                 "add some to --data, or pass --validation"
             )
-        held_out = list(files[::HELD_OUT])
-        return [file for file in files if file not in held_out], held_out
+        held_out = files[::HELD_OUT]
+        chosen = set(held_out)
+        return Pictures(train=[f for f in files if f not in chosen], validation=held_out)
     trained = {file.path.resolve() for file in files}
-    both = [file.path for file in validation if file.path.resolve() in trained]
+    both = [file.path for file in held_out if file.path.resolve() in trained]
     if both:
         raise ImageError(
             f"expected other pictures in --validation than in --data, {both[0]} is in both: "
             "take it out of one"
         )
-    return files, validation
+    return Pictures(train=files, validation=held_out)
 
 
 def _validation_picture(file: ImageFile, pattern: CFAPattern) -> Tensor:
@@ -144,19 +273,48 @@ def _validation_picture(file: ImageFile, pattern: CFAPattern) -> Tensor:
     return picture
 
 
+def _tiles(
+    files: Sequence[ImageFile],
+    folder: Path,
+    settings: TrainSettings,
+    workers: Workers,
+    on_read: Callable[[int, int], None] | None,
+) -> TileSet:
+    """The decoded pictures: one process decodes, all of a machine map the same file."""
+    made = not folder.parent.exists()
+    if workers.rank == 0:
+        try:
+            decode_tiles(
+                files,
+                folder,
+                at_least_px=max(settings.patch_px, settings.last_patch_px),
+                on_read=None if on_read is None else lambda count: on_read(count, len(files)),
+            )
+        except ImageError:
+            if made:
+                folder.parent.rmdir()
+            raise
+    workers.wait()
+    return open_tiles(folder)
+
+
+def _on_device(tiles: TileSet, device: torch.device) -> TileSet:
+    if device.type != "cuda":
+        return tiles
+    free, _ = torch.cuda.mem_get_info(device)
+    if tiles.samples.numel() > SHARE_FOR_PICTURES * free:
+        log.info("the pictures are cut on the processor: %s has too little memory", device)
+        return tiles
+    return tiles.to(device)
+
+
+def _data_named(data: Sequence[str | Path], tiles: TileSet) -> str:
+    return f"{' '.join(Path(source).name for source in data)}: {len(tiles.entries)} pictures"
+
+
 def _printable(text: str) -> str:
     # File names may be any bytes; metadata is UTF-8.
     return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _begin_with(found: LoadedModel, model: nn.Module, pattern: CFAPattern) -> None:
-    ours, given = ({n: v.shape for n, v in m.state_dict().items()} for m in (model, found.model))
-    if found.pattern != pattern or ours != given:
-        raise ModelError(
-            f"expected a model of the same preset for {pattern} in --init, {found.name} is for "
-            f"{found.pattern} or of another preset: choose another, or change --preset or --cfa"
-        )
-    model.load_state_dict(found.model.state_dict())
 
 
 def _revision() -> str:

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -58,6 +59,8 @@ def test_the_model_file_says_where_it_comes_from(straight: Path) -> None:
     assert sorted(path.name for path in straight.iterdir()) == [
         "checkpoint.pt",
         "model.safetensors",
+        "tensorboard",
+        "training.json",
     ]
 
 
@@ -106,8 +109,10 @@ def test_a_killed_process_is_resumed_exactly(data: Path, straight: Path, tmp_pat
     assert same(weights(out), weights(straight))
     for part in ("model", "averaged"):
         assert same(state(out)[part], state(straight)[part])
-    moments, expected = (state(o)["optimizer"]["state"] for o in (out, straight))
-    assert all(same(moments[index], expected[index]) for index in expected)
+    for part in ("muon", "adamw"):
+        moments, expected = (state(o)["optimizers"][part]["state"] for o in (out, straight))
+        assert expected
+        assert all(same(moments[index], expected[index]) for index in expected)
 
 
 def test_the_seed_chooses_the_first_weights_too(data: Path, tmp_path: Path) -> None:
@@ -132,16 +137,99 @@ def test_init_begins_with_given_weights(data: Path, straight: Path, tmp_path: Pa
     assert not same(weights(tmp_path / "fresh"), given)
 
 
-@pytest.mark.parametrize(
-    "changes", [{"preset": "other"}, {"pattern": CFAPattern.named("rgbw-sony")}]
-)
-def test_init_from_another_preset_or_cfa_is_refused(
-    data: Path, straight: Path, tmp_path: Path, changes: dict[str, Any]
-) -> None:
+def test_init_from_another_preset_is_refused(data: Path, straight: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
-    with pytest.raises(ModelError, match="expected a model of the same preset for"):
-        train_model(**arguments(data, out, init=straight / "model.safetensors", **changes))
+    with pytest.raises(ModelError, match="expected a model of the same preset in --init"):
+        train_model(**arguments(data, out, init=straight / "model.safetensors", preset="other"))
     assert not out.exists()
+
+
+@pytest.mark.parametrize("name", ["rgbw-sony", "bayer"])
+def test_init_for_another_cfa_begins_anew_where_it_meets_the_cfa(
+    data: Path, straight: Path, tmp_path: Path, name: str
+) -> None:
+    still = replace(SETTINGS, steps=1, learning_rate=1e-12)
+    changes = {"settings": still, "pattern": CFAPattern.named(name)}
+    train_model(**arguments(data, tmp_path / "b", init=straight / "model.safetensors", **changes))
+    train_model(**arguments(data, tmp_path / "fresh", **changes))
+    begun, given, fresh = weights(tmp_path / "b"), weights(straight), weights(tmp_path / "fresh")
+    for layer, value in begun.items():
+        meets_cfa = layer.partition(".")[0] in ("coarse_head", "fine_head", "skip")
+        expected = fresh if meets_cfa else given
+        torch.testing.assert_close(value, expected[layer], rtol=0.0, atol=1e-9)
+    assert not same(fresh, {**fresh, "tail.weight": given["tail.weight"]})
+
+
+def test_the_record_says_how_to_make_it_again(data: Path, straight: Path) -> None:
+    record = json.loads((straight / "training.json").read_text())
+    assert record["command"] == "quantisp train --data train"
+    assert record["settings"] == asdict(SETTINGS)
+    for part, folder in (("pictures", "train"), ("validation", "val")):
+        assert [entry["name"] for entry in record[part]] == [
+            path.stem for path in sorted((data / folder).iterdir())
+        ]
+        assert len({entry["sha256"] for entry in record[part]}) == len(record[part])
+    curve = [(point["step"], round(point["psnr_db"], 4)) for point in state(straight)["curve"]]
+    assert [(point["step"], point["psnr_db"]) for point in record["curve"]] == curve
+
+
+def test_tensorboard_shows_the_course(straight: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(str(straight / "tensorboard"))
+    events.Reload()
+    shown = [(event.step, event.value) for event in events.Scalars("validation/psnr_db")]
+    curve = state(straight)["curve"]
+    assert [step for step, _ in shown] == [point["step"] for point in curve]
+    assert [value for _, value in shown] == pytest.approx([point["psnr_db"] for point in curve])
+    assert {"training/loss", "training/learning_rate", "training/patches_per_s"} <= set(
+        events.Tags()["scalars"]
+    )
+
+
+def test_a_cache_is_kept_where_it_was_asked_for(data: Path, tmp_path: Path) -> None:
+    once = {"settings": replace(SETTINGS, steps=1), "cache": tmp_path / "cache"}
+    train_model(**arguments(data, tmp_path / "one", **once))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
+    assert len(before) == 2
+    read: list[int] = []
+    changes = {**once, "on_read": lambda count, _total: read.append(count)}
+    train_model(**arguments(data, tmp_path / "two", **changes))
+    assert read == []
+    assert same(weights(tmp_path / "one"), weights(tmp_path / "two"))
+
+
+OWN = """
+import torch
+from quantisp.cfa import CFAPattern
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pattern = CFAPattern.named("bayer")
+        self.conv = torch.nn.Conv2d(1, 3, 3, padding=1)
+
+    def forward(self, mosaic):
+        return self.conv(mosaic)
+"""
+
+
+def test_a_network_of_ones_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_for_training.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = "own_for_training:Own"
+    arguments_of_own = arguments(data, tmp_path / "run", preset=factory, pattern=None)
+    train_model(**arguments_of_own)
+    trained = tmp_path / "run" / "model.safetensors"
+    net = load_model(factory, trained)
+    assert net.pattern == CFAPattern.named("bayer")
+    assert same(dict(net.state_dict()), weights(tmp_path / "run"))
+    still = {"settings": replace(SETTINGS, steps=1, learning_rate=1e-12), "init": trained}
+    train_model(**{**arguments_of_own, "out": tmp_path / "more", **still})
+    for name, value in weights(tmp_path / "more").items():
+        torch.testing.assert_close(value, dict(net.state_dict())[name], rtol=0.0, atol=1e-9)
+    with pytest.raises(ModelError, match=r"which is bayer, found rgbw-kodak: leave out --cfa"):
+        train_model(**arguments(data, tmp_path / "other", preset=factory))
 
 
 def fill(out: Path) -> None:
@@ -168,10 +256,14 @@ def test_a_place_that_is_taken_is_refused(
 
 
 def test_a_finished_run_is_not_overwritten(data: Path, straight: Path) -> None:
-    before = {path: path.read_bytes() for path in straight.iterdir()}
+    before = contents(straight)
     with pytest.raises(OutputError, match="pass --resume to go on"):
         train_model(**arguments(data, straight))
-    assert {path: path.read_bytes() for path in straight.iterdir()} == before
+    assert contents(straight) == before
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_an_empty_folder_will_do(data: Path, tmp_path: Path) -> None:

@@ -1,19 +1,12 @@
 from __future__ import annotations
 
-import logging
-from pathlib import Path
-
-import numpy as np
 import pytest
-import tifffile
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
 from torch import Tensor
 
-from quantisp.data import ImageFile, PatchCache, read_training_tiles
-from quantisp.errors import ImageError
+from quantisp.data import PatchCache, TileSet
 
 
 def coordinates(index: int, height: int, width: int) -> Tensor:
@@ -25,8 +18,9 @@ def coordinates(index: int, height: int, width: int) -> Tensor:
 SIZES = [(200, 150), (64, 256), (90, 64)]
 
 
-def coordinate_cache() -> PatchCache:
-    return PatchCache([coordinates(index, *size) for index, size in enumerate(SIZES)])
+def coordinate_cache(**options: float) -> PatchCache:
+    tiles = [coordinates(index, *size) for index, size in enumerate(SIZES)]
+    return PatchCache(TileSet.of(tiles), **options)
 
 
 @pytest.mark.unit
@@ -80,7 +74,7 @@ def test_all_eight_orientations_are_drawn() -> None:
 
 @pytest.mark.unit
 def test_every_place_of_a_tile_can_be_drawn() -> None:
-    cache = PatchCache([coordinates(0, 130, 100)])
+    cache = PatchCache(TileSet.of([coordinates(0, 130, 100)]))
     seen = torch.zeros(130, 100, dtype=torch.bool)
     for step in range(8):
         patches = (cache.batch(seed=0, step=step, size=64, patch_px=32) * 255).round().long()
@@ -97,8 +91,8 @@ def half_hard(share_of_noise: float) -> Tensor:
     return tile
 
 
-def share_of_hard(tile: Tensor) -> float:
-    cache = PatchCache([tile])
+def share_of_hard(tile: Tensor, detail_power: float = 0.5) -> float:
+    cache = PatchCache(TileSet.of([tile]), detail_power=detail_power)
     batches = [cache.batch(seed=0, step=step, size=250, patch_px=8) for step in range(4)]
     return float((torch.cat(batches)[:, 2, 4, 4] == 1.0).float().mean())
 
@@ -111,54 +105,35 @@ def test_hard_places_are_drawn_more_often() -> None:
     flat[2] = torch.where(flat[2] == 255, 255, 254)
     assert share_of_hard(flat) == pytest.approx(0.5, abs=0.06)
     assert share_of_hard(half_hard(1.0)) < 1.0
-
-
-# --- reading -------------------------------------------------------------------------------------
-
-
-def stored(folder: Path, name: str, samples: np.ndarray) -> ImageFile:
-    Image.fromarray(samples).save(folder / name)
-    return ImageFile(name=name, path=folder / name)
+    assert share_of_hard(half_hard(1.0), detail_power=0.0) == pytest.approx(0.5, abs=0.06)
 
 
 @pytest.mark.unit
-def test_bad_pictures_are_named_and_skipped(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    samples = np.random.default_rng(0).integers(0, 256, (40, 50, 3), np.uint8)
-    good = stored(tmp_path, "good.png", samples)
-    small = stored(tmp_path, "small.png", samples[:31])
-    grey = stored(tmp_path, "grey.png", samples[:, :, 0])
-    broken = stored(tmp_path, "broken.png", samples)
-    broken.path.write_bytes(broken.path.read_bytes()[:500])
-    counts: list[int] = []
-    with caplog.at_level(logging.WARNING, logger="quantisp"):
-        tiles = read_training_tiles(
-            [small, good, broken, grey], at_least_px=32, on_read=counts.append
-        )
-    assert len(tiles) == 1
-    assert torch.equal(tiles[0], torch.from_numpy(samples).permute(2, 0, 1))
-    assert counts == [1, 2, 3, 4]
-    told = caplog.text
-    assert all(name in told for name in ("small.png", "broken.png", "grey.png"))
-    assert "good.png" not in told
-    assert "3 of 4 pictures were skipped" in told
+def test_the_parts_of_a_batch_are_the_batch() -> None:
+    cache = coordinate_cache(exposure_jitter=0.3, colour_jitter=0.1)
+    asked = {"seed": 1, "step": 2, "size": 12, "patch_px": 32}
+    whole = cache.batch(**asked)
+    for k in range(3):
+        assert torch.equal(cache.batch(**asked, part=(k, 3)), whole[k::3])
 
 
 @pytest.mark.unit
-def test_16_bits_are_rounded_to_8(tmp_path: Path) -> None:
-    values = np.arange(65536, dtype=np.uint16).reshape(256, 256)
-    path = tmp_path / "deep.tif"
-    tifffile.imwrite(path, np.stack([values] * 3, axis=-1), photometric="rgb")
-    (tile,) = read_training_tiles([ImageFile(name="deep", path=path)], at_least_px=64)
-    expected = np.rint(values.astype(np.float64) * 255 / 65535).astype(np.uint8)
-    assert np.array_equal(tile[1].numpy(), expected)
-
-
-@pytest.mark.unit
-def test_nothing_usable_is_refused(tmp_path: Path) -> None:
-    small = stored(tmp_path, "small.png", np.zeros((8, 8, 3), np.uint8))
-    for files in ([], [small]):
-        with pytest.raises(ImageError, match=f"none of the {len(files)} found is usable") as caught:
-            read_training_tiles(files, at_least_px=64)
-        assert "\n" not in str(caught.value)
+def test_jitter_darkens_patches_and_leaves_the_places_alone() -> None:
+    asked = {"seed": 1, "step": 2, "size": 400, "patch_px": 8}
+    plain = coordinate_cache().batch(**asked)
+    exposed = coordinate_cache(exposure_jitter=0.4).batch(**asked)
+    tinted = coordinate_cache(colour_jitter=0.2).batch(**asked)
+    bright = plain.amax((2, 3)) > 0
+    exposure = (exposed.amax((2, 3)) / plain.amax((2, 3)))[bright]
+    tint = (tinted.amax((2, 3)) / plain.amax((2, 3)))[bright]
+    for gains, least in ((exposure, 0.6), (tint, 0.8)):
+        assert least <= float(gains.min()) < least + 0.02
+        assert 0.98 < float(gains.max()) <= 1.0
+    # One gain a patch for exposure; one a channel for colour.
+    ratios = exposed / plain.clamp(min=1e-9)
+    both = (plain[:, 0].amax((1, 2)) > 0) & (plain[:, 1].amax((1, 2)) > 0)
+    rows, columns = (ratios[both, c].amax((1, 2)) for c in (0, 1))
+    torch.testing.assert_close(rows, columns)
+    ratios = tinted / plain.clamp(min=1e-9)
+    rows, columns = (ratios[both, c].amax((1, 2)) for c in (0, 1))
+    assert not torch.allclose(rows, columns, atol=0.02)

@@ -18,7 +18,9 @@ from training_kit import (
 
 from quantisp.data import PatchCache
 from quantisp.errors import RunError, SettingError
-from quantisp.training import CurvePoint, TrainProgress, TrainSettings, loop, train
+from quantisp.training import CurvePoint, TrainProgress, TrainSettings, train
+from quantisp.training import run as state_of_run
+from quantisp.training.optimizers import Optimizers
 
 pytestmark = pytest.mark.unit
 
@@ -66,22 +68,22 @@ def test_same_seed_same_weights_and_another_seed_others(tmp_path: Path) -> None:
 
 
 class Recording(PatchCache):
-    def batch(self, *, seed: int, step: int, size: int, patch_px: int) -> Tensor:
+    def batch(self, *, step: int, size: int, patch_px: int, **rest: Any) -> Tensor:
         self.asked = [*getattr(self, "asked", []), (step, size, patch_px)]
-        return super().batch(seed=seed, step=step, size=size, patch_px=patch_px)
+        return super().batch(step=step, size=size, patch_px=patch_px, **rest)
 
 
 def test_the_last_phase_has_larger_patches_and_squared_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    frequency_loss = loop.frequency_loss
+    frequency_loss = state_of_run.frequency_loss
 
     def counted(image: Tensor, reference: Tensor) -> Tensor:
         calls.append(image.shape[-1])
         return frequency_loss(image, reference)
 
-    monkeypatch.setattr(loop, "frequency_loss", counted)
+    monkeypatch.setattr(state_of_run, "frequency_loss", counted)
     patches = tiny_patches(Recording)
     run(tmp_path, tiny_settings(steps=12, last_phase=0.25), patches)
     assert isinstance(patches, Recording)
@@ -95,14 +97,14 @@ def test_the_learning_rate_warms_up_and_ends_low(
 ) -> None:
     rates: list[float] = []
 
-    def note(_path: Path, state: dict[str, Any]) -> None:
-        rates.append(state["optimizer"]["param_groups"][0]["lr"])
+    step = Optimizers.step
 
-    monkeypatch.setattr(loop, "write_checkpoint", note)
-    settings = tiny_settings(
-        steps=40, learning_rate=1e-3, warmup_steps=8, checkpoint_every_s=1e-9, patch_px=16
-    )
-    run(tmp_path, settings)
+    def noted(self: Optimizers, learning_rate: float) -> None:
+        rates.append(learning_rate)
+        step(self, learning_rate)
+
+    monkeypatch.setattr(Optimizers, "step", noted)
+    run(tmp_path, tiny_settings(steps=40, learning_rate=1e-3, warmup_steps=8, patch_px=16))
     assert len(rates) == 40
     assert rates[0] == pytest.approx(1e-3 / 8)
     rises = [later > earlier for earlier, later in itertools.pairwise(rates)]
@@ -128,7 +130,7 @@ def test_a_time_limit_ends_the_run(tmp_path: Path) -> None:
 def test_the_best_networks_are_handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two pictures a validation.
     scripted = iter([10.0, 10.0, 12.0, 12.0, 11.0, 11.0, 12.0, 12.0, 11.0, 14.0])
-    monkeypatch.setattr(loop, "psnr_db", lambda _mse: next(scripted))
+    monkeypatch.setattr(state_of_run, "psnr_db", lambda _mse: next(scripted))
     better: list[CurvePoint] = []
     weights: dict[int, dict[str, Tensor]] = {}
 
@@ -144,14 +146,72 @@ def test_the_best_networks_are_handed_out(tmp_path: Path, monkeypatch: pytest.Mo
 
 
 class Spoilt(PatchCache):
-    def batch(self, *, seed: int, step: int, size: int, patch_px: int) -> Tensor:
-        batch = super().batch(seed=seed, step=step, size=size, patch_px=patch_px)
-        return batch * float("inf") if step == 7 else batch
+    """Infinite patches at the steps of ``at``, in the stream that a run begins with."""
+
+    at: tuple[int, ...] = ()
+    for_ever = False
+
+    def batch(self, *, step: int, **rest: Any) -> Tensor:
+        batch = super().batch(step=step, **rest)
+        stream, step = divmod(step, state_of_run.STREAM_STEPS)
+        spoilt = step in self.at and (stream == 0 or self.for_ever)
+        return batch * float("inf") if spoilt else batch
 
 
-def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"the loss is (nan|inf) at step 8"):
-        run(tmp_path, tiny_settings(), tiny_patches(Spoilt))
+def spoilt(*at: int, for_ever: bool = False) -> Spoilt:
+    patches = tiny_patches(Spoilt)
+    assert isinstance(patches, Spoilt)
+    patches.at, patches.for_ever = at, for_ever
+    return patches
+
+
+def test_a_run_that_went_astray_goes_on_from_sound_weights(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    net, curve = run(tmp_path, tiny_settings(snapshot_every=2), spoilt(7))
+    assert [point.step for point in curve] == [5, 10, 12]
+    assert all(bool(value.isfinite().all()) for value in net.state_dict().values())
+    assert saved_run(tmp_path)["returns"] == 1
+    assert "the loss went astray (nan at step 8): going on from step 6 with 0.7" in caplog.text
+
+
+def test_the_learning_rate_stays_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: dict[bool, list[float]] = {}
+    step = Optimizers.step
+    for bad in (False, True):
+        rates[bad] = []
+
+        def noted(self: Optimizers, learning_rate: float, bad: bool = bad) -> None:
+            rates[bad].append(learning_rate)
+            step(self, learning_rate)
+
+        monkeypatch.setattr(Optimizers, "step", noted)
+        (tmp_path / str(bad)).mkdir()
+        run(tmp_path / str(bad), tiny_settings(snapshot_every=2), spoilt(*([7] * bad)))
+    assert len(rates[True]) == 14
+    assert rates[True][8:] == [pytest.approx(0.7 * rate) for rate in rates[False][6:]]
+
+
+def test_a_jump_of_the_loss_is_astray_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    step = Optimizers.step
+
+    taken: list[float] = []
+
+    def kicked(self: Optimizers, learning_rate: float) -> None:
+        taken.append(learning_rate)
+        step(self, 3.0 if len(taken) == 31 else learning_rate)
+
+    monkeypatch.setattr(Optimizers, "step", kicked)
+    _, curve = run(tmp_path, tiny_settings(steps=60, last_phase=0.0, learning_rate=2e-3))
+    assert "at step 35): going on from step 30 with 0.7" in caplog.text
+    assert curve[-1].psnr_db > 15.0
+
+
+def test_a_run_that_always_goes_astray_ends_and_leaves_sound_weights(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"the loss is nan at step 10, after 10 returns to sound"):
+        run(tmp_path, tiny_settings(), spoilt(7, for_ever=True))
     state = saved_run(tmp_path)
     assert state["step"] == 5
     assert all(bool(value.isfinite().all()) for value in state["model"].values())
@@ -174,6 +234,10 @@ def test_a_loss_that_is_not_finite_ends_the_run(tmp_path: Path) -> None:
         ({"ema_decay": -0.1}, "ema_decay is a share from 0 to 1"),
         ({"seed": -1}, "a seed is an integer from 0"),
         ({"seed": 2**31}, "a seed is an integer from 0"),
+        ({"optimizer": "sgd"}, "expected an optimizer of muon, adamw, found 'sgd'"),
+        ({"detail_power": -1.0}, "detail_power must be at least 0"),
+        ({"colour_jitter": 1.5}, "colour_jitter is a share from 0 to 1"),
+        ({"snapshot_every": 0}, "snapshot_every must be above 0"),
         ({"precision": "float16"}, "expected a precision of auto"),
     ],
 )

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from quantisp.cfa import CFAPattern
-from quantisp.data import PatchCache
+from quantisp.data import PatchCache, TileSet
 from quantisp.models import DePhaseNet, DePhaseNetConfig
 from quantisp.training import TrainSettings
 
@@ -31,7 +31,7 @@ def soft_picture(seed: int, px: int = 96) -> Tensor:
 
 
 def tiny_patches(kind: type[PatchCache] = PatchCache) -> PatchCache:
-    return kind([soft_picture(seed) for seed in range(3)])
+    return kind(TileSet.of([soft_picture(seed) for seed in range(3)]))
 
 
 def validation() -> list[Tensor]:

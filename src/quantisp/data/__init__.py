@@ -1,14 +1,22 @@
 """Folders of pictures, and patches of them."""
 
+from quantisp.data.datasets import Dataset, find_dataset, read_training_picture
 from quantisp.data.images import SAMPLE, ImageFile, Picture, find_images, read_picture
-from quantisp.data.patches import PatchCache, read_training_tiles
+from quantisp.data.patches import PatchCache
+from quantisp.data.tiles import TileSet, decode_tiles, open_tiles, remove_tiles
 
 __all__ = [
     "SAMPLE",
+    "Dataset",
     "ImageFile",
     "PatchCache",
     "Picture",
+    "TileSet",
+    "decode_tiles",
+    "find_dataset",
     "find_images",
+    "open_tiles",
     "read_picture",
-    "read_training_tiles",
+    "read_training_picture",
+    "remove_tiles",
 ]

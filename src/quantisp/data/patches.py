@@ -1,148 +1,120 @@
-"""Training patches: a decoded cache held once, hard places drawn more often."""
+"""Training patches, cut on whatever device holds the pictures; hard places drawn more often."""
 
 from __future__ import annotations
 
-import hashlib
-import logging
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
 
 import numpy as np
 import torch
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn import functional
 
-from quantisp.data.images import ImageFile, read_picture
-from quantisp.errors import ImageError
+from quantisp.data.tiles import CELL_PX, TileSet
 
-__all__ = ["PatchCache", "read_training_tiles"]
-
-log = logging.getLogger(__name__)
-
-CELL_PX = 64
-# A cell is drawn in proportion to its detail (root mean square of the Laplacian) to this power.
-DETAIL_POWER = 0.5
-# Even a flat cell counts as this much detail, in 8-bit steps.
-LEAST_DETAIL = 1.0
-
-# Anonymous axes: tiles of one set differ in size.
-Tile = UInt8[Tensor, "3 _ _"]
-
-
-def read_training_tiles(
-    files: Sequence[ImageFile], *, at_least_px: int, on_read: Callable[[int], None] | None = None
-) -> list[Tile]:
-    """Decode pictures to 8 bits. One that is damaged or too small is named in the log and skipped.
-
-    Args:
-        files: the pictures.
-        at_least_px: the smallest height and width that is of use.
-        on_read: called with the number of pictures read so far.
-    Raises:
-        ImageError: no picture was usable.
-    """
-
-    def read(file: ImageFile) -> Tile | ImageError:
-        try:
-            samples = read_picture(file.path).samples
-        except ImageError as error:
-            return error
-        if min(samples.shape[:2]) < at_least_px:
-            return ImageError(f"{file.path} is smaller than {at_least_px}x{at_least_px} px")
-        if samples.dtype == np.uint16:
-            samples = ((samples.astype(np.uint32) * 255 + 32767) // 65535).astype(np.uint8)
-        return torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1)))
-
-    tiles: list[Tile] = []
-    with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
-        for count, outcome in enumerate(pool.map(read, files), start=1):
-            if isinstance(outcome, ImageError):
-                log.warning("skipped: %s", outcome)
-            else:
-                tiles.append(outcome)
-            if on_read is not None:
-                on_read(count)
-    if not tiles:
-        raise ImageError(
-            f"expected pictures of at least {at_least_px}x{at_least_px} px, none of the "
-            f"{len(files)} found is usable: name another folder with --data"
-        )
-    if len(tiles) < len(files):
-        log.warning("%d of %d pictures were skipped", len(files) - len(tiles), len(files))
-    return tiles
+__all__ = ["PatchCache"]
 
 
 class PatchCache:
-    """Tiles in memory, from which a batch is a pure function of (seed, step).
+    """Pictures, from which a batch is a pure function of (seed, step).
 
-    Being stateless, it needs no saving: a resumed run draws the same patches.
+    Being stateless, it needs no saving: a resumed run draws the same patches. Where a patch is cut
+    and how it is turned is decided on the processor, from a few numbers; the samples stay on
+    their device.
 
     Args:
         tiles: 8-bit pictures, each at least as large as a patch.
+        detail_power: a cell is drawn in proportion to its detail (root mean square of the
+            Laplacian) to this power; 0 draws all places alike.
+        exposure_jitter: a patch is darkened by up to this share, 0 to 1.
+        colour_jitter: each of R, G and B is darkened by up to this share, 0 to 1, on its own.
     """
 
-    def __init__(self, tiles: Sequence[Tile]) -> None:
-        self._tiles = list(tiles)
-        cells: list[tuple[int, int, int]] = []
-        weights: list[Tensor] = []
-        for index, tile in enumerate(self._tiles):
-            detail = _detail(tile)
-            rows, columns = detail.shape
-            cells += [
-                (index, y * CELL_PX, x * CELL_PX) for y in range(rows) for x in range(columns)
-            ]
-            weights.append(detail.flatten())
-        self._cells = torch.tensor(cells)
-        self._cumulative = torch.cat(weights).double().pow(DETAIL_POWER).cumsum(0)
+    def __init__(
+        self,
+        tiles: TileSet,
+        *,
+        detail_power: float = 0.5,
+        exposure_jitter: float = 0.0,
+        colour_jitter: float = 0.0,
+    ) -> None:
+        self._tiles = tiles
+        self._jitter = (exposure_jitter, colour_jitter)
+        sizes = [(entry.offset, entry.height, entry.width) for entry in tiles.entries]
+        self._sizes = np.array(sizes, dtype=np.int64)
+        cells = [_cells(entry.height, entry.width) for entry in tiles.entries]
+        owners = np.repeat(np.arange(len(cells)), [len(of_tile) for of_tile in cells])
+        self._cells = np.column_stack([owners, np.concatenate(cells)])
+        details = np.concatenate([entry.detail for entry in tiles.entries])
+        self._cumulative = np.cumsum(details**detail_power)
 
     def sha256(self) -> str:
-        """A digest of the tiles' sizes and details: another set of pictures has another."""
-        digest = hashlib.sha256(self._cells.numpy().tobytes())
-        digest.update(self._cumulative.numpy().tobytes())
-        return digest.hexdigest()
+        """A digest of the pictures: another set has another."""
+        return self._tiles.sha256()
 
-    def batch(self, *, seed: int, step: int, size: int, patch_px: int) -> Float[Tensor, "n 3 p p"]:
-        """Patches in [0, 1], each flipped and turned at random.
+    def batch(
+        self, *, seed: int, step: int, size: int, patch_px: int, part: tuple[int, int] = (0, 1)
+    ) -> Float[Tensor, "n 3 p p"]:
+        """Patches in [0, 1], each flipped and turned at random, and darkened if there is jitter.
+
+        They are RGB: whichever way a patch is turned, the CFA that is laid over it keeps its phase.
 
         Args:
             seed, step: at least 0; they choose the patches, equal values give equal patches.
-            size: how many.
+            size: how many, over all parts.
             patch_px: height and width of one.
+            part: (k, n): only every n-th patch of the batch, from the k-th on.
         """
         # Not torch's generator: its CPU engine keeps only 32 bits of a seed.
         generator = np.random.default_rng((seed, step))
-        picks = torch.from_numpy(generator.random(size)) * self._cumulative[-1]
-        chosen = self._cells[
-            torch.searchsorted(self._cumulative, picks).clamp(max=len(self._cells) - 1)
-        ]
+        picks = generator.random(size) * self._cumulative[-1]
         shifts = generator.integers(0, CELL_PX, (size, 2))
         turns = generator.integers(0, 8, size)
-        patches = [
-            _oriented(self._cut(cell, shift, patch_px), turn)
-            for cell, shift, turn in zip(
-                chosen.tolist(), shifts.tolist(), turns.tolist(), strict=True
-            )
-        ]
-        return torch.stack(patches).float().div_(255.0)
+        darker = generator.random((size, 4))
+        first, parts = part
+        mine = slice(first, None, parts)
 
-    def _cut(self, cell: list[int], shift: list[int], patch_px: int) -> Tile:
-        index, y, x = cell
-        tile = self._tiles[index]
+        found = np.searchsorted(self._cumulative, picks[mine]).clip(max=len(self._cells) - 1)
+        owner, y, x = self._cells[found].T
+        offset, height, width = self._sizes[owner].T
         # The patch's centre falls into the cell, as far as the tile's edges allow.
-        top = min(max(y + shift[0] - patch_px // 2, 0), tile.shape[1] - patch_px)
-        left = min(max(x + shift[1] - patch_px // 2, 0), tile.shape[2] - patch_px)
-        return tile[:, top : top + patch_px, left : left + patch_px]
+        centre_y, centre_x = y + shifts[mine, 0], x + shifts[mine, 1]
+        top = (centre_y - patch_px // 2).clip(0, height - patch_px)
+        left = (centre_x - patch_px // 2).clip(0, width - patch_px)
+        corner = offset + top * width + left
+        device = self._tiles.samples.device
+        places = np.stack([corner, width, height * width, turns[mine]])
+        index = _sample_index(torch.from_numpy(places).to(device), patch_px)
+        patches = self._tiles.samples[index].float().div_(255.0)
+        if not any(self._jitter):
+            return patches
+        gains = torch.from_numpy(self._gains(darker[mine])).to(device)
+        return patches * gains[:, :, None, None]
+
+    def _gains(self, darker: np.ndarray) -> np.ndarray:
+        exposure, colour = self._jitter
+        gains = (1.0 - exposure * darker[:, :1]) * (1.0 - colour * darker[:, 1:])
+        return gains.astype(np.float32)
 
 
-def _oriented(patch: Tile, turn: int) -> Tile:
-    patch = torch.rot90(patch, turn % 4, (1, 2))
-    return patch.flip(2) if turn >= 4 else patch
+def _cells(height: int, width: int) -> np.ndarray:
+    """The top left corners of a picture's cells, row by row."""
+    rows, columns = np.arange(0, height - 2, CELL_PX), np.arange(0, width - 2, CELL_PX)
+    return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _detail(tile: Tile) -> Float[Tensor, "rows columns"]:
-    """Root mean square of the Laplacian per cell, in 8-bit steps; cells at the edges may be cut."""
-    kernel = torch.tensor([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]]).view(1, 1, 3, 3)
-    edges = functional.conv2d(tile.float()[:, None], kernel, padding=0)
-    energy = functional.avg_pool2d(edges.square().mean(0)[None], CELL_PX, ceil_mode=True)[0, 0]
-    return energy.sqrt().clamp_(min=LEAST_DETAIL)
+def _sample_index(places: Int[Tensor, "4 n"], patch_px: int) -> Int[Tensor, "n 3 p p"]:
+    """Where each sample of each patch lies: a turned patch is read in another order."""
+    corner, width, plane, turn = places[:, :, None, None, None]
+    rows, columns = _orientations(patch_px, str(places.device))
+    planes = torch.arange(3, device=places.device)[:, None, None]
+    turned = turn.flatten()
+    return corner + planes * plane + rows[turned][:, None] * width + columns[turned][:, None]
+
+
+@lru_cache(maxsize=8)
+def _orientations(patch_px: int, device: str) -> tuple[Tensor, Tensor]:
+    """Row and column of each pixel of a square, in each of its eight orientations (8, p, p)."""
+    grid = torch.meshgrid(torch.arange(patch_px), torch.arange(patch_px), indexing="ij")
+    turned = [torch.rot90(torch.stack(grid), turns, (1, 2)) for turns in range(4)]
+    both = torch.stack([*turned, *(square.flip(2) for square in turned)], dim=1).to(device)
+    return both[0], both[1]

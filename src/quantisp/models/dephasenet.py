@@ -43,7 +43,8 @@ is the smallest multiple of the tile's period that is at least 4, and half of it
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -52,18 +53,31 @@ from torch.nn import functional
 
 from quantisp.cfa import CFAPattern, masks, pad_to_periods
 from quantisp.errors import ModelError
+from quantisp.models.foldable import BranchedConv, WhiteFirstConv, copy_folded, plain_conv
 
-__all__ = ["PRESETS", "DePhaseNet", "DePhaseNetConfig", "DistributedAttention"]
+__all__ = ["PRESETS", "DePhaseNet", "DePhaseNetConfig", "DistributedAttention", "folded"]
+
+PHASES = ("both", "coarse", "fine")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DePhaseNetConfig:
-    """The sizes of a DePhaseNet.
+    """The sizes of a DePhaseNet, and which of its parts it has.
 
     Args:
         fine_channels, fine_blocks: of the subnet at half the fold (1/2 for a 4x4 CFA).
         coarse_channels, coarse_blocks: of the subnet at the whole fold (1/4 for a 4x4 CFA).
         gate_reduction: how many times narrower an attention gate is inside.
+        phases: ``both``; ``coarse`` without PE 1, so that subnet 1 has the upward path alone;
+            ``fine`` without PE 2 and subnet 2.
+        attention: False replaces the proportional sum by x0 + xb.
+        skip: False leaves the linear skip out.
+        fold_branches: train the 3x3 convolutions of the residual blocks with further branches,
+            which :func:`folded` puts into them.
+        white_first: the last layer gives W and colour differences, from which RGB is combined.
+
+    Raises:
+        ModelError: no such phases.
     """
 
     fine_channels: int
@@ -71,6 +85,17 @@ class DePhaseNetConfig:
     coarse_channels: int
     coarse_blocks: int
     gate_reduction: int = 4
+    phases: str = "both"
+    attention: bool = True
+    skip: bool = True
+    fold_branches: bool = False
+    white_first: bool = False
+
+    def __post_init__(self) -> None:
+        if self.phases not in PHASES:
+            raise ModelError(
+                f"expected phases of {', '.join(PHASES)}, found {self.phases!r}: choose one"
+            )
 
 
 PRESETS: dict[str, DePhaseNetConfig] = {
@@ -87,15 +112,17 @@ class DePhaseNet(nn.Module):
     """Restores RGB from a mosaic.
 
     Args:
-        config: the sizes.
+        config: the sizes and parts.
         pattern: the CFA that the network is made for, at pixel (0, 0) of its input.
 
     Raises:
-        ModelError: the CFA would need a fold of more than 16 px.
+        ModelError: the CFA would need a fold of more than 16 px, or W comes first and it has none.
     """
 
     # Training in bfloat16 leaves these in float32: the picture itself passes through the skip.
     float32_layers = ("skip",)
+    # These meet the CFA's phases: a network for another CFA learns them anew.
+    cfa_layers = ("coarse_head", "fine_head", "skip")
 
     def __init__(self, config: DePhaseNetConfig, pattern: CFAPattern) -> None:
         super().__init__()
@@ -105,15 +132,28 @@ class DePhaseNet(nn.Module):
         fine_fold = self.fold_px // 2
         fine, coarse = config.fine_channels, config.coarse_channels
 
-        self.coarse_head = nn.Conv2d(self.fold_px**2, coarse, 3, padding=1)
-        self.coarse_subnet = DistributedAttention(
-            coarse, config.coarse_blocks, config.gate_reduction
+        # What a configuration leaves out gives zeros, so that the dataflow is always the same.
+        sees_fine, sees_coarse = config.phases != "coarse", config.phases != "fine"
+        conv = BranchedConv if config.fold_branches else plain_conv
+
+        self.coarse_head = (
+            nn.Conv2d(self.fold_px**2, coarse, 3, padding=1) if sees_coarse else Zeros(coarse)
         )
-        self.coarse_to_fine = nn.Conv2d(coarse, fine * 4, 1)
-        self.fine_head = nn.Conv2d(len(pattern.letters) * fine_fold**2, fine, 3, padding=1)
-        self.fine_subnet = DistributedAttention(fine, config.fine_blocks, config.gate_reduction)
-        self.tail = nn.Conv2d(fine, 3 * fine_fold**2, 3, padding=1)
-        self.skip = nn.Conv2d(self.fold_px**2, 3 * self.fold_px**2, 5, padding=2)
+        self.coarse_subnet = (
+            _subnet(config, coarse, config.coarse_blocks, conv) if sees_coarse else Zeros(coarse)
+        )
+        self.coarse_to_fine = nn.Conv2d(coarse, fine * 4, 1) if sees_coarse else Zeros(fine * 4)
+        letters = len(pattern.letters)
+        self.fine_head = (
+            nn.Conv2d(letters * fine_fold**2, fine, 3, padding=1) if sees_fine else Zeros(fine)
+        )
+        self.fine_subnet = _subnet(config, fine, config.fine_blocks, conv)
+        self.tail = _tail(config, pattern, fine_fold)
+        self.skip = (
+            nn.Conv2d(self.fold_px**2, 3 * self.fold_px**2, 5, padding=2)
+            if config.skip
+            else Zeros(3 * self.fold_px**2)
+        )
         # Which letter stands where in one fold; not learned, so not part of the weights.
         where = masks(pattern, self.fold_px, self.fold_px).to(torch.float32)
         self.register_buffer("letter_masks", where, persistent=False)
@@ -146,12 +186,40 @@ class DePhaseNet(nn.Module):
         return padded * self.letter_masks.to(padded.dtype).repeat(1, rows, columns)
 
 
+def folded(model: DePhaseNet) -> DePhaseNet:
+    """A copy of plain convolutions, which gives the same but for the rounding of floats.
+
+    Args:
+        model: of any configuration; it is not changed.
+    """
+    config = replace(model.config, fold_branches=False, white_first=False)
+    return copy_folded(model, lambda: DePhaseNet(config, model.pattern))
+
+
+class Zeros(nn.Module):
+    """In the place of a part that is left out: zeros of so many channels, without memory."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h w"]:
+        """The size stays."""
+        return x.new_zeros(1).expand(len(x), self.channels, *x.shape[2:])
+
+
 class DistributedAttention(nn.Module):
     """A subnet of residual blocks; its output is the proportional sum of all their outputs."""
 
-    def __init__(self, channels: int, blocks: int, gate_reduction: int) -> None:
+    def __init__(
+        self,
+        channels: int,
+        blocks: int,
+        gate_reduction: int,
+        conv: Callable[[int], nn.Conv2d] = plain_conv,
+    ) -> None:
         super().__init__()
-        self.blocks = nn.ModuleList([ResidualBlock(channels) for _ in range(blocks)])
+        self.blocks = nn.ModuleList([ResidualBlock(channels, conv) for _ in range(blocks)])
         self.gates = nn.ModuleList(
             [AttentionGate(channels, gate_reduction, share=1.0 / blocks) for _ in range(blocks)]
         )
@@ -168,13 +236,28 @@ class DistributedAttention(nn.Module):
         return total
 
 
+class LongSkip(nn.Module):
+    """A subnet of residual blocks without attention; its output is x0 + xb."""
+
+    def __init__(self, channels: int, blocks: int, conv: Callable[[int], nn.Conv2d]) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList([ResidualBlock(channels, conv) for _ in range(blocks)])
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        """Channels and size stay."""
+        first = x
+        for block in self.blocks:
+            x = block(x)
+        return first + x
+
+
 class ResidualBlock(nn.Module):
     """x + conv(ReLU(conv(x))), both 3x3."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, conv: Callable[[int], nn.Conv2d]) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(channels, channels, 3, padding=1)
-        self.conv2 = nn.Conv2d(channels, channels, 3, padding=1)
+        self.conv1 = conv(channels)
+        self.conv2 = conv(channels)
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Channels and size stay."""
@@ -211,6 +294,25 @@ def _fold(pattern: CFAPattern) -> int:
     return fold
 
 
+def _subnet(
+    config: DePhaseNetConfig, channels: int, blocks: int, conv: Callable[[int], nn.Conv2d]
+) -> nn.Module:
+    if config.attention:
+        return DistributedAttention(channels, blocks, config.gate_reduction, conv)
+    return LongSkip(channels, blocks, conv)
+
+
+def _tail(config: DePhaseNetConfig, pattern: CFAPattern, fold_px: int) -> nn.Conv2d:
+    if not config.white_first:
+        return nn.Conv2d(config.fine_channels, 3 * fold_px**2, 3, padding=1)
+    if "W" not in pattern.letters:
+        raise ModelError(
+            f"expected a CFA with white pixels for white_first, {pattern} has none: "
+            "choose another CFA, or leave white_first out"
+        )
+    return WhiteFirstConv(config.fine_channels, fold_px)
+
+
 def _init_as_residual(net: DePhaseNet) -> None:
     """Begin as the linear skip alone: each block and the tail begin near zero."""
     for module in net.modules():
@@ -220,4 +322,5 @@ def _init_as_residual(net: DePhaseNet) -> None:
             with torch.no_grad():
                 module.conv2.weight.mul_(0.1)
     with torch.no_grad():
-        net.tail.weight.mul_(0.1)
+        # Without the skip, there is nothing that the tail's output is a residual of.
+        net.tail.weight.mul_(0.1 if net.config.skip else 1.0)

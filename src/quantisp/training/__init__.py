@@ -1,15 +1,25 @@
 """Losses and the training loop; the model is passed in."""
 
+from quantisp.training.board import TrainingBoard
 from quantisp.training.checkpoints import check_run_folder
-from quantisp.training.loop import CurvePoint, TrainProgress, train
+from quantisp.training.loop import train
 from quantisp.training.losses import frequency_loss
+from quantisp.training.record import RECORD_NAME, write_record
+from quantisp.training.run import CurvePoint, TrainProgress
 from quantisp.training.settings import TrainSettings
+from quantisp.training.workers import Workers, is_first_process, start_workers
 
 __all__ = [
+    "RECORD_NAME",
     "CurvePoint",
     "TrainProgress",
     "TrainSettings",
+    "TrainingBoard",
+    "Workers",
     "check_run_folder",
     "frequency_loss",
+    "is_first_process",
+    "start_workers",
     "train",
+    "write_record",
 ]

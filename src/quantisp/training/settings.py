@@ -8,15 +8,17 @@ from dataclasses import asdict, dataclass
 import torch
 
 from quantisp.errors import SettingError
+from quantisp.training.optimizers import OPTIMIZERS
 from quantisp.training.precision import resolve_precision
 
 __all__ = ["TrainSettings"]
 
 ABOVE_ZERO = frozenset(
     {"steps", "time_limit_s", "batch", "patch_px", "last_patch_px", "validate_every"}
-    | {"learning_rate", "clip_norm"}
+    | {"learning_rate", "clip_norm", "snapshot_every"}
 )
-SHARES = frozenset({"last_phase", "ema_decay"})
+SHARES = frozenset({"last_phase", "ema_decay", "exposure_jitter", "colour_jitter"})
+NOT_NEGATIVE = frozenset({"weight_decay", "warmup_steps", "frequency_weight", "detail_power"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,16 +30,23 @@ class TrainSettings:
         steps: batches in all, or None.
         time_limit_s: seconds in all, over every resumption, or None. The schedule follows the
             clock then, so only a run by steps is repeatable to the last bit.
-        batch: patches a step in the first phase; the last phase keeps the number of pixels.
+        batch: patches a step, over all devices, in the first phase; the last phase keeps the
+            number of pixels.
         patch_px, last_patch_px: height and width of a patch in the first and the last phase.
         last_phase: share of the run that minimises squared error on the larger patches.
+        detail_power: a place is drawn in proportion to its detail to this power; 0 draws all alike.
+        exposure_jitter: a patch is darkened by up to this share.
+        colour_jitter: each of R, G and B is darkened by up to this share, on its own.
+        optimizer: ``muon`` (AdamW for what is no matrix), or ``adamw``.
         learning_rate: at the peak; it warms up over ``warmup_steps``, then falls as a cosine.
-        weight_decay: of AdamW.
+        weight_decay: of both optimizers.
         frequency_weight: of the frequency loss beside the absolute error.
         clip_norm: gradients are scaled down to this norm.
         ema_decay: of the running mean of the weights, which is what is validated and kept.
         validate_every: steps.
         checkpoint_every_s: seconds.
+        snapshot_every: steps; after a loss that is not finite, or has jumped, the run goes on from
+            the last of these. Checkpoints are snapshots, so a kill loses at most so many more.
         precision: ``float32``, ``bfloat16`` (autocast), or ``auto``: bfloat16 where the hardware
             has it.
 
@@ -52,7 +61,11 @@ class TrainSettings:
     patch_px: int = 64
     last_patch_px: int = 128
     last_phase: float = 0.25
-    learning_rate: float = 1.2e-3
+    detail_power: float = 0.5
+    exposure_jitter: float = 0.0
+    colour_jitter: float = 0.0
+    optimizer: str = "muon"
+    learning_rate: float = 2e-3
     weight_decay: float = 1e-4
     warmup_steps: int = 500
     frequency_weight: float = 0.1
@@ -60,6 +73,7 @@ class TrainSettings:
     ema_decay: float = 0.999
     validate_every: int = 2000
     checkpoint_every_s: float = 120.0
+    snapshot_every: int = 50
     precision: str = "auto"
 
     def __post_init__(self) -> None:
@@ -68,6 +82,8 @@ class TrainSettings:
         for name, value in asdict(self).items():
             if name in SHARES and not 0.0 <= value <= 1.0:
                 raise SettingError(f"{name} is a share from 0 to 1, found {value}: correct it")
+            if name in NOT_NEGATIVE and not value >= 0:
+                raise SettingError(f"{name} must be at least 0, found {value}: give a larger value")
             if name in ABOVE_ZERO and value is not None and not value > 0:
                 raise SettingError(f"{name} must be above 0, found {value}: give a larger value")
             if isinstance(value, float) and not math.isfinite(value):
@@ -75,5 +91,10 @@ class TrainSettings:
         if not 0 <= self.seed < 2**31:
             raise SettingError(
                 f"a seed is an integer from 0 to 2147483647, found {self.seed}: correct --seed"
+            )
+        if self.optimizer not in OPTIMIZERS:
+            raise SettingError(
+                f"expected an optimizer of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}: "
+                "correct it"
             )
         resolve_precision(self.precision, torch.device("cpu"))

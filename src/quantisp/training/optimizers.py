@@ -1,0 +1,99 @@
+"""Muon for the weights of convolutions and linear layers, AdamW for everything else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["OPTIMIZERS", "Optimizers"]
+
+OPTIMIZERS = ("muon", "adamw")
+
+
+class Optimizers:
+    """What moves the parameters of a model; make it after the model is on its device and
+    in channels_last.
+
+    Muon replaces the momentum of a weight matrix by the nearest orthogonal one, so that every
+    direction is learned at the same rate. A convolution's weight (out, in, kh, kw) counts as
+    the matrix (out, kh * kw * in). Biases, grouped convolutions and the layers in
+    ``model.float32_layers`` have no such matrix, or one through which the picture itself passes:
+    they are left to AdamW. Updates are scaled to the size of AdamW's, so that one learning rate
+    serves both.
+
+    Args:
+        kind: ``muon``, or ``adamw`` for every parameter.
+        model: trained in place.
+        learning_rate, weight_decay: of both.
+
+    Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the
+    scale is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, eq. 4.
+    """
+
+    def __init__(
+        self, kind: str, model: nn.Module, *, learning_rate: float, weight_decay: float
+    ) -> None:
+        weights = _matrix_weights(model) if kind == "muon" else []
+        chosen = {id(weight) for weight in weights}
+        others = [value for value in model.parameters() if id(value) not in chosen]
+        # torch's Muon takes matrices: these share their memory with the weights.
+        self._pairs = [
+            (weight, nn.Parameter(_channels_last(weight.data).view(len(weight), -1)))
+            for weight in weights
+        ]
+        self._parts: dict[str, torch.optim.Optimizer] = {}
+        if others:
+            self._parts["adamw"] = torch.optim.AdamW(
+                others, learning_rate, weight_decay=weight_decay
+            )
+        if self._pairs:
+            self._parts["muon"] = torch.optim.Muon(
+                [matrix for _, matrix in self._pairs],
+                learning_rate,
+                weight_decay=weight_decay,
+                adjust_lr_fn="match_rms_adamw",
+            )
+
+    def step(self, learning_rate: float) -> None:
+        """Move every parameter along its gradient."""
+        for weight, matrix in self._pairs:
+            grad = weight.grad
+            matrix.grad = None if grad is None else _channels_last(grad).reshape(len(grad), -1)
+        for part in self._parts.values():
+            for group in part.param_groups:
+                group["lr"] = learning_rate
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """The moments, to go on from."""
+        return {name: part.state_dict() for name, part in self._parts.items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Go on from the moments of the same model and kind.
+
+        Raises:
+            ValueError, KeyError: they are of something else.
+        """
+        if state.keys() != self._parts.keys():
+            raise ValueError(f"it has moments of {', '.join(state) or 'nothing'}")
+        for name, part in self._parts.items():
+            part.load_state_dict(state[name])
+
+
+def _matrix_weights(model: nn.Module) -> list[Tensor]:
+    kept_out = {model.get_submodule(name) for name in getattr(model, "float32_layers", ())}
+    return [
+        layer.weight
+        for layer in model.modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear)
+        and getattr(layer, "groups", 1) == 1
+        and layer not in kept_out
+        and layer.weight.requires_grad
+    ]
+
+
+def _channels_last(weight: Tensor) -> Tensor:
+    """The axes in the order in which a weight lies in memory while it is trained."""
+    return weight.permute(0, 2, 3, 1) if weight.ndim == 4 else weight

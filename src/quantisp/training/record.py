@@ -1,0 +1,59 @@
+"""What a run was made of and how it went: enough to make it again."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from quantisp.data import ImageFile, TileSet, read_picture
+from quantisp.files import write_atomically
+from quantisp.training.run import CurvePoint
+from quantisp.training.settings import TrainSettings
+
+__all__ = ["RECORD_NAME", "write_record"]
+
+RECORD_NAME = "training.json"
+
+
+def write_record(
+    path: Path,
+    *,
+    command: str,
+    revision: str,
+    settings: TrainSettings,
+    tiles: TileSet,
+    validation: Sequence[ImageFile],
+    curve: Sequence[CurvePoint],
+) -> None:
+    """Write the record of a run as JSON.
+
+    Args:
+        path: of the file, replaced in one step.
+        command: that was given.
+        revision: of the source.
+        settings: of the run.
+        tiles: the pictures that were trained on; each is listed with the digest of its pixels.
+        validation: the pictures that the best weights were chosen by, listed likewise.
+        curve: every validation.
+
+    Raises:
+        OutputError: the place cannot be written to.
+    """
+    record = {
+        "schema": 1,
+        "command": command,
+        "revision": revision,
+        "settings": asdict(settings),
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "validation": [
+            {"name": file.name, "sha256": read_picture(file.path).sha256()} for file in validation
+        ],
+        "curve": [{**asdict(point), "psnr_db": round(point.psnr_db, 4)} for point in curve],
+        "pictures": [{"name": tile.name, "sha256": tile.sha256} for tile in tiles.entries],
+    }
+    write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())

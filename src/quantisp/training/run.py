@@ -1,0 +1,317 @@
+"""The state of one training run, and how it takes a step, looks back and returns."""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quantisp.cfa import CFAPattern, mosaic
+from quantisp.data import PatchCache
+from quantisp.errors import ModelError, RunError
+from quantisp.metrics import mean_squared_error, psnr_db, rounded_to_8_bits
+from quantisp.training.checkpoints import read_checkpoint, write_checkpoint
+from quantisp.training.guard import LossGuard
+from quantisp.training.losses import frequency_loss
+from quantisp.training.optimizers import Optimizers
+from quantisp.training.precision import autocast_context, resolve_precision
+from quantisp.training.settings import TrainSettings
+from quantisp.training.workers import Workers
+
+__all__ = ["CurvePoint", "TrainProgress", "TrainingRun"]
+
+log = logging.getLogger(__name__)
+
+# The squared error of a typical patch has about 1/64 of the gradient of its absolute error. Equal
+# gradients keep the optimizers' running moments valid when the loss changes.
+SQUARED_ERROR_WEIGHT = 64.0
+LEAST_LEARNING_RATE = 0.01
+# A picture that is restored exactly must not make the mean infinite.
+PSNR_CAP_DB = 100.0
+# After a loss that went astray, the run goes on with this share of the learning rate.
+CALMER = 0.7
+MAX_RETURNS = 10
+# Each return takes its patches from another stream.
+STREAM_STEPS = 2**40
+
+
+@dataclass(frozen=True, kw_only=True)
+class CurvePoint:
+    """One validation: the mean PSNR of the averaged weights on the validation pictures."""
+
+    step: int
+    elapsed_s: float
+    loss: float
+    psnr_db: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainProgress:
+    """Where a run is. ``share`` is 0 at the beginning and 1 at the end."""
+
+    step: int
+    share: float
+    elapsed_s: float
+    loss: float
+    learning_rate: float
+    patches_per_s: float
+    curve: tuple[CurvePoint, ...]
+
+
+class TrainingRun:
+    """One run: all of its state is in its snapshots, and each checkpoint is a snapshot.
+
+    Args:
+        model: trained in place, on the device of ``workers``.
+        settings: how.
+        pattern: the CFA at pixel (0, 0) of every patch.
+        checkpoint: where it is written to.
+        workers: the processes that train together.
+        of: what else a run is of; resuming with anything else is refused.
+        compiled: train by way of torch.compile.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        settings: TrainSettings,
+        pattern: CFAPattern,
+        checkpoint: Path,
+        workers: Workers,
+        of: dict[str, str],
+        *,
+        compiled: bool,
+    ) -> None:
+        self.settings = settings
+        self.of = of
+        self.pattern = pattern
+        self.checkpoint = checkpoint
+        self.workers = workers
+        self.device = workers.device
+        self.model = model.to(device=self.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
+        self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
+        self.forward = workers.shared(self.model, compiled=compiled)
+        self.precision = resolve_precision(settings.precision, self.device)
+        self.optimizers = Optimizers(
+            settings.optimizer,
+            self.model,
+            learning_rate=settings.learning_rate,
+            weight_decay=settings.weight_decay,
+        )
+        self.guard = LossGuard()
+        self.step = self.first_step = 0
+        self.elapsed_s = self.first_elapsed_s = 0.0
+        self.loss = self.learning_rate = math.nan
+        self.returns = 0
+        self.curve: list[CurvePoint] = []
+        self._losses: dict[str, list[Tensor]] = {}
+        self.snapshot = self._state()
+
+    def share(self) -> float:
+        """How much of the run is done, 0 to 1 and a little over."""
+        by_steps = self.step / self.settings.steps if self.settings.steps else 0.0
+        by_time = self.elapsed_s / self.settings.time_limit_s if self.settings.time_limit_s else 0.0
+        return max(by_steps, by_time)
+
+    def progress(self) -> TrainProgress:
+        """Where the run is."""
+        # Of this process: the ones before it may have had another machine.
+        seconds = self.elapsed_s - self.first_elapsed_s
+        rate = (self.step - self.first_step) * self.settings.batch / seconds if seconds else 0.0
+        return TrainProgress(
+            step=self.step,
+            share=min(self.share(), 1.0),
+            elapsed_s=self.elapsed_s,
+            loss=self.loss,
+            learning_rate=self.learning_rate,
+            patches_per_s=rate,
+            curve=tuple(self.curve),
+        )
+
+    def advance(self, patches: PatchCache) -> None:
+        """Take one step."""
+        settings = self.settings
+        share = self.share()
+        late = share >= 1.0 - settings.last_phase
+        patch_px = settings.last_patch_px if late else settings.patch_px
+        rgb = patches.batch(
+            seed=settings.seed,
+            step=self.step + self.returns * STREAM_STEPS,
+            size=self.batch_size(patch_px),
+            patch_px=patch_px,
+            part=(self.workers.rank, self.workers.count),
+        ).to(self.device, non_blocking=True)
+        with autocast_context(self.precision, self.device):
+            restored = self.forward(mosaic(rgb, self.pattern))
+        restored = restored.float()
+        if late:
+            loss = SQUARED_ERROR_WEIGHT * functional.mse_loss(restored, rgb)
+        else:
+            loss = functional.l1_loss(restored, rgb)
+            loss = loss + settings.frequency_weight * frequency_loss(restored, rgb)
+        self.model.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
+        self.learning_rate = self._learning_rate(share)
+        self.optimizers.step(self.learning_rate)
+        self.step += 1
+        self._average()
+        self._losses.setdefault("last" if late else "first", []).append(loss.detach())
+
+    def batch_size(self, patch_px: int) -> int:
+        """Patches a step, over all workers: as many pixels whatever their size, shared evenly."""
+        settings, workers = self.settings, self.workers.count
+        size = settings.batch * (settings.patch_px / patch_px) ** 2 / workers
+        return max(round(size), 1) * workers
+
+    def _learning_rate(self, share: float) -> float:
+        settings = self.settings
+        warm = min(1.0, (self.step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
+        least = LEAST_LEARNING_RATE
+        calm = CALMER**self.returns
+        return settings.learning_rate * calm * warm * (least + (1.0 - least) * cosine)
+
+    @torch.no_grad()
+    def _average(self) -> None:
+        # The mean follows fast in the beginning, when the first weights are of no worth.
+        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        for mean, value in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
+            mean.lerp_(value.detach(), 1.0 - decay)
+        for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            mean.copy_(value)
+
+    def is_sound(self) -> bool:
+        """Whether the losses since the last look are finite and as usual."""
+        sound = True
+        for phase, values in self._losses.items():
+            losses: list[float] = self.workers.mean(torch.stack(values)).tolist()
+            self.loss = losses[-1]
+            sound = sound and self.guard.accepts(losses, phase)
+        self._losses.clear()
+        return sound
+
+    @torch.inference_mode()
+    def validate(self, pictures: Sequence[Float[Tensor, "1 3 _ _"]]) -> bool:
+        """Add a point to the curve; False if the network's output is not finite."""
+        mean = 0.0
+        if self.workers.rank == 0:
+            for picture in pictures:
+                rgb = picture.to(self.device)
+                restored = rounded_to_8_bits(self.averaged(mosaic(rgb, self.pattern)))
+                mse = mean_squared_error(restored, rgb)
+                mean += min(psnr_db(mse), PSNR_CAP_DB) / len(pictures)
+        mean = self.workers.from_first(mean)
+        if not math.isfinite(mean):
+            return False
+        point = CurvePoint(step=self.step, elapsed_s=self.elapsed_s, loss=self.loss, psnr_db=mean)
+        self.curve.append(point)
+        log.info("step %d: loss %.5f, validation %.3f dB", point.step, point.loss, point.psnr_db)
+        return True
+
+    def keep(self) -> None:
+        """Take a snapshot, to return to."""
+        self.snapshot = self._state()
+
+    def save(self) -> None:
+        """Write the last snapshot as the checkpoint."""
+        if self.workers.rank == 0:
+            write_checkpoint(self.checkpoint, self.snapshot)
+
+    def return_to_snapshot(self) -> None:
+        """Go on from the last snapshot, more calmly and with other patches.
+
+        Raises:
+            RunError: it was done too often; the checkpoint is the last sound one.
+        """
+        gone = self.step, self.loss
+        returns = self.returns + 1
+        if returns > MAX_RETURNS:
+            raise RunError(
+                f"the loss is {self.loss:.4g} at step {self.step}, after {MAX_RETURNS} returns to "
+                f"sound weights, which are still in {self.checkpoint}: begin again in another "
+                "--out with a lower --learning-rate, by --init from the best weights so far"
+            )
+        elapsed_s = self.elapsed_s
+        self._load(self.snapshot)
+        # Time does not return, and neither does the count: else a run could circle for ever.
+        self.returns, self.elapsed_s = returns, elapsed_s
+        self._losses.clear()
+        self.keep()
+        self.save()
+        log.warning(
+            "the loss went astray (%.4g at step %d): going on from step %d with %g of the "
+            "learning rate and other patches",
+            gone[1],
+            gone[0],
+            self.step,
+            CALMER**returns,
+        )
+
+    def _state(self) -> dict[str, Any]:
+        return copy.deepcopy(
+            {
+                "schema": 2,
+                "settings": asdict(self.settings),
+                "of": self.of,
+                "model": dict(self.model.state_dict()),
+                "averaged": dict(self.averaged.state_dict()),
+                "optimizers": self.optimizers.state_dict(),
+                "guard": self.guard.state_dict(),
+                "step": self.step,
+                "returns": self.returns,
+                "elapsed_s": self.elapsed_s,
+                "loss": self.loss,
+                "curve": [asdict(point) for point in self.curve],
+            }
+        )
+
+    def _load(self, state: dict[str, Any]) -> None:
+        # load_state_dict of an optimizer may keep what it is given, and would then change it.
+        state = copy.deepcopy(state)
+        self.model.load_state_dict(state["model"])
+        self.averaged.load_state_dict(state["averaged"])
+        self.optimizers.load_state_dict(state["optimizers"])
+        self.guard.load_state_dict(state["guard"])
+        self.step, self.returns = int(state["step"]), int(state["returns"])
+        self.elapsed_s, self.loss = float(state["elapsed_s"]), float(state["loss"])
+        self.curve = [CurvePoint(**point) for point in state["curve"]]
+
+    def resume(self) -> None:
+        """Go on from the checkpoint.
+
+        Raises:
+            ModelError: it is missing, damaged, or of another model or run.
+        """
+        state = read_checkpoint(self.checkpoint)
+        try:
+            self._check_settings({**state["settings"], **state["of"]})
+            self._load(state)
+        except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ModelError(
+                f"expected a checkpoint of this model and run, {self.checkpoint} does not fit "
+                f"({str(error).splitlines()[0]}): give the same settings, or start without --resume"
+            ) from error
+        self.first_step, self.first_elapsed_s = self.step, self.elapsed_s
+        self.keep()
+
+    def _check_settings(self, saved: dict[str, Any]) -> None:
+        # A run may be given more time or steps; anything else would make it another run.
+        free = {"steps", "time_limit_s", "validate_every", "checkpoint_every_s"}
+        now = {**asdict(self.settings), **self.of}
+        changed = [
+            f"{name} was {saved.get(name)}, is {value}"
+            for name, value in now.items()
+            if name not in free and saved.get(name) != value
+        ]
+        if changed:
+            raise ValueError(", ".join(changed))

@@ -1,0 +1,105 @@
+"""Two processes on the CPU take the very steps that one takes with all the patches."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from training_kit import KODAK_CFA, tiny_net, tiny_patches, tiny_settings, validation
+
+from quantisp.errors import SettingError
+from quantisp.training import Workers, start_workers, train
+
+pytestmark = pytest.mark.unit
+CPU = torch.device("cpu")
+
+TRAINED = """
+import sys
+from pathlib import Path
+import torch
+from training_kit import KODAK_CFA, tiny_net, tiny_patches, tiny_settings, validation
+from quantisp.training import start_workers, train
+
+torch.set_num_threads(1)
+workers = start_workers(torch.device("cpu"), devices=int(sys.argv[2]))
+settings = tiny_settings(steps=5)
+train(tiny_net(), tiny_patches(), validation(), settings, pattern=KODAK_CFA,
+      folder=Path(sys.argv[1]), workers=workers)
+print(workers.rank, workers.count)
+"""
+
+
+def run(folder: Path, devices: int, *launcher: str) -> subprocess.CompletedProcess[str]:
+    folder.mkdir()
+    script = folder.parent / "trained.py"
+    script.write_text(TRAINED)
+    here = str(Path(__file__).parent)
+    ended = subprocess.run(
+        [sys.executable, *launcher, str(script), str(folder), str(devices)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+        env={**os.environ, "PYTHONPATH": here, "OMP_NUM_THREADS": "1"},
+    )
+    assert ended.returncode == 0, ended.stderr
+    return ended
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return torch.load(folder / "checkpoint.pt", weights_only=True)["model"]
+
+
+def test_two_processes_take_the_steps_of_one(tmp_path: Path) -> None:
+    run(tmp_path / "one", 1)
+    run(tmp_path / "two", 2)
+    torchrun = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
+    ended = run(tmp_path / "torchrun", 1, *torchrun)
+    assert sorted(ended.stdout.split("\n")) == ["", "0 2", "1 2"]
+    one = weights(tmp_path / "one")
+    first = dict(tiny_net().state_dict())
+    for other in ("two", "torchrun"):
+        for name, value in weights(tmp_path / other).items():
+            # Gradients are summed in another order, and Muon's iteration runs in bfloat16.
+            apart = float((value - one[name]).norm() / (one[name] - first[name]).norm())
+            assert apart < 0.02, name
+    # The twin: with other patches the steps are others.
+    (tmp_path / "seeded").mkdir()
+    settings = tiny_settings(steps=5, seed=1)
+    train(
+        tiny_net(),
+        tiny_patches(),
+        validation(),
+        settings,
+        pattern=KODAK_CFA,
+        folder=tmp_path / "seeded",
+    )
+    other = weights(tmp_path / "seeded")["tail.weight"] - one["tail.weight"]
+    assert float(other.norm() / (one["tail.weight"] - first["tail.weight"]).norm()) > 0.1
+
+
+def test_one_process_needs_no_launcher() -> None:
+    alone = start_workers(CPU)
+    assert (alone.rank, alone.count) == (0, 1)
+    values = torch.tensor([1.0, 2.0])
+    assert alone.mean(values) is values
+    assert alone.from_first(3.0) == 3.0
+    model = torch.nn.Linear(1, 1)
+    assert Workers().shared(model, compiled=False) is model
+
+
+@pytest.mark.parametrize(("devices", "nodes"), [(0, 1), (1, 0), (-1, 1)])
+def test_fewer_than_one(devices: int, nodes: int) -> None:
+    with pytest.raises(SettingError, match="at least 1 device and 1 node"):
+        start_workers(CPU, devices=devices, nodes=nodes)
+
+
+def test_another_number_than_torchrun_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    with pytest.raises(SettingError, match="torchrun started 2 processes here, --devices asks"):
+        start_workers(CPU, devices=3)
