@@ -103,7 +103,7 @@ PRESETS: dict[str, DePhaseNetConfig] = {
         fine_channels=32, fine_blocks=8, coarse_channels=96, coarse_blocks=10
     ),
     "dephasenet": DePhaseNetConfig(
-        fine_channels=96, fine_blocks=12, coarse_channels=256, coarse_blocks=18
+        fine_channels=144, fine_blocks=18, coarse_channels=96, coarse_blocks=10
     ),
 }
 

@@ -5,7 +5,7 @@ from quantisp.training.checkpoints import check_run_folder
 from quantisp.training.loop import train
 from quantisp.training.losses import frequency_loss
 from quantisp.training.record import RECORD_NAME, write_record
-from quantisp.training.run import CurvePoint, TrainProgress
+from quantisp.training.run import CurvePoint, TrainingRun, TrainProgress
 from quantisp.training.settings import TrainSettings
 from quantisp.training.workers import Workers, is_first_process, start_workers
 
@@ -15,6 +15,7 @@ __all__ = [
     "TrainProgress",
     "TrainSettings",
     "TrainingBoard",
+    "TrainingRun",
     "Workers",
     "check_run_folder",
     "frequency_loss",
