@@ -91,6 +91,7 @@ def evaluate(
     *,
     weights: str | Path | None = None,
     plan: Plan | None = None,
+    border_px: int = 10,
     device: str = "auto",
     on_read: Callable[[int, int], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -101,6 +102,7 @@ def evaluate(
         model, weights: as for :func:`load_model`, or a network with ``.pattern``.
         images: files, folders, globs, or the word ``sample``.
         plan: quantizes the network first; None is float.
+        border_px: left out at each side for one of the figures.
         device: ``auto``, ``cpu``, ``cuda`` and so on.
         on_read: called with the number of pictures read, and of all.
         on_progress: called with the number of pictures restored, and of all.
@@ -118,6 +120,7 @@ def evaluate(
         pattern=found.pattern,
         pictures=survey(find_images(_listed(images)), found.pattern, on_read),
         device=place,
+        border_px=border_px,
         on_progress=on_progress,
     )
 

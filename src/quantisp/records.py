@@ -51,22 +51,33 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageQuality:
-    """How close one restored picture is to the truth. PSNR is 100 dB for equal pictures."""
+    """How close one restored picture is to the truth. PSNR is 100 dB for equal pictures.
+
+    Args:
+        psnr_db: of the whole picture.
+        psnr_cropped_db: without a border.
+        ssim: structural similarity.
+    """
 
     psnr_db: float
-    psnr_crop10_db: float
+    psnr_cropped_db: float
     ssim: float
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationResult:
-    """A model's quality over a set of pictures: each one, and the means."""
+    """A model's quality over a set of pictures: each one, and the means.
+
+    Args:
+        border_px: what ``psnr_cropped_db`` leaves out at each side.
+    """
 
     model: str
     model_sha256: str
     cfa: str
+    border_px: int
     psnr_db: float
-    psnr_crop10_db: float
+    psnr_cropped_db: float
     ssim: float
     images: Mapping[str, ImageQuality]
 

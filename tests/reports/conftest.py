@@ -44,15 +44,16 @@ def hostile() -> StudyResult:
 @pytest.fixture(scope="session")
 def evaluation() -> EvaluationResult:
     qualities = (
-        ImageQuality(psnr_db=40.0, psnr_crop10_db=40.5, ssim=0.98),
-        ImageQuality(psnr_db=math.inf, psnr_crop10_db=math.inf, ssim=1.0),
+        ImageQuality(psnr_db=40.0, psnr_cropped_db=40.5, ssim=0.98),
+        ImageQuality(psnr_db=math.inf, psnr_cropped_db=math.inf, ssim=1.0),
     )
     return EvaluationResult(
         model="dephasenet-lite",
         model_sha256="0f" * 32,
         cfa="rgbw-kodak",
+        border_px=10,
         psnr_db=math.inf,
-        psnr_crop10_db=math.inf,
+        psnr_cropped_db=math.inf,
         ssim=0.99,
         images=dict(zip(("[bold]a.png", "b.png"), qualities, strict=True)),
     )

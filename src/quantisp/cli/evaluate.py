@@ -33,6 +33,9 @@ def evaluate_command(
             help="Quantize by this plan first (JSON, formats per layer).", show_default="float"
         ),
     ] = None,
+    border: Annotated[
+        int, typer.Option(help="Pixels at each side that one of the figures leaves out.")
+    ] = 10,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -49,6 +52,7 @@ def evaluate_command(
             images or ["sample"],
             weights=weights,
             plan=None if plan is None else _read_plan(plan),
+            border_px=border,
             device=device,
             on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=lambda count, total: display.show("restoring", count, total),

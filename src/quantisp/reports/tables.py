@@ -53,12 +53,12 @@ def study_table(result: StudyResult, *, columns: int = TABLE_COLUMNS) -> Table:
 
 
 def evaluation_table(result: EvaluationResult) -> Table:
-    """One row per picture: PSNR, PSNR without a border of 10 px, SSIM; and their means."""
+    """One row per picture: PSNR, PSNR without a border, SSIM; and their means."""
     table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
     table.add_column("image", footer="mean", overflow="fold")
     for heading, mean in (
         ("PSNR\ndB", decimals(result.psnr_db)),
-        ("PSNR dB,\nno 10 px border", decimals(result.psnr_crop10_db)),
+        (f"PSNR dB,\nno {result.border_px} px border", decimals(result.psnr_cropped_db)),
         ("\nSSIM", decimals(result.ssim, 4)),
     ):
         table.add_column(heading, footer=mean, justify="right", no_wrap=True)
@@ -66,7 +66,7 @@ def evaluation_table(result: EvaluationResult) -> Table:
         table.add_row(
             Text(name),  # not markup: brackets are common in file names
             decimals(quality.psnr_db),
-            decimals(quality.psnr_crop10_db),
+            decimals(quality.psnr_cropped_db),
             decimals(quality.ssim, 4),
         )
     return table

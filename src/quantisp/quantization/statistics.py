@@ -1,0 +1,204 @@
+"""What a layer's inputs are like: the sums that decide how much each rounding error costs.
+
+A convolution is a matrix product: each output position sees a column x of inputs, and a weight
+matrix W gives W x + bias. If x becomes y because the layers before are quantized, and W becomes Q,
+the mean squared error of the outputs is a quadratic form of Q in the second moments of x and y.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quantisp.errors import ModelError
+
+__all__ = ["LayerStatistics", "as_matrix", "execution_order", "from_matrix", "layer_statistics"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerStatistics:
+    """Moments of a layer's input columns, in float64, for each group of the convolution.
+
+    Args:
+        gram: the mean of y y^T, of the quantized network.
+        cross: the mean of x y^T, of the float and the quantized network.
+        mean: of y.
+        float_mean: of x.
+        count: of columns.
+    """
+
+    gram: Float[Tensor, "groups k k"]
+    cross: Float[Tensor, "groups k k"]
+    mean: Float[Tensor, "groups k"]
+    float_mean: Float[Tensor, "groups k"]
+    count: int
+
+    def centred(self) -> LayerStatistics:
+        """Without the means, which a bias can make up for."""
+        outer = self.mean[:, :, None] * self.mean[:, None, :]
+        cross = self.float_mean[:, :, None] * self.mean[:, None, :]
+        return replace(self, gram=self.gram - outer, cross=self.cross - cross)
+
+
+def as_matrix(layer: nn.Module, weight: Tensor) -> Float[Tensor, "groups rows k"]:
+    """A weight as one matrix for each group: rows are output channels, columns inputs.
+
+    Raises:
+        ModelError: this kind of layer has no such matrix here.
+    """
+    if isinstance(layer, nn.Linear):
+        return weight[None]
+    if isinstance(layer, nn.Conv2d):
+        return weight.reshape(layer.groups, weight.shape[0] // layer.groups, -1)
+    if isinstance(layer, nn.ConvTranspose2d):
+        # (in, out / groups, kh, kw): a convolution of the spread input with the flipped kernel.
+        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:]).flip(3, 4)
+        return grouped.transpose(1, 2).flatten(2)
+    raise ModelError(
+        f"expected Conv2d, ConvTranspose2d or Linear, found {type(layer).__name__}: "
+        "use method 'rtn' for it"
+    )
+
+
+def from_matrix(layer: nn.Module, matrix: Tensor, weight: Tensor) -> Tensor:
+    """The opposite of :func:`as_matrix`, in the shape of ``weight``."""
+    if isinstance(layer, nn.ConvTranspose2d):
+        groups, inputs = layer.groups, weight.shape[0] // layer.groups
+        grouped = matrix.reshape(groups, weight.shape[1], inputs, *weight.shape[2:])
+        return grouped.transpose(1, 2).flip(3, 4).reshape(weight.shape)
+    return matrix.reshape(weight.shape)
+
+
+def layer_statistics(
+    quantized: nn.Module,
+    reference: nn.Module,
+    name: str,
+    calibration: Sequence[Tensor],
+) -> LayerStatistics:
+    """The statistics of layer ``name`` over the calibration inputs.
+
+    Args:
+        quantized: the network whose layers before this one are quantized.
+        reference: the float network.
+        name: of the layer in both.
+        calibration: network inputs.
+    """
+    total: list[Tensor] = []
+    count = 0
+    for batch in calibration:
+        columns = [_columns(net, name, batch) for net in (quantized, reference)]
+        for y, x in zip(*columns, strict=True):
+            # One product in float32, sums in float64.
+            found = [y @ y.mT, x @ y.mT, y.sum(2), x.sum(2)]
+            found = [value.double() for value in found]
+            total = [t + f for t, f in zip(total, found, strict=True)] if total else found
+            count += y.shape[2]
+    gram, cross, mean, float_mean = (value / count for value in total)
+    return LayerStatistics(
+        gram=gram, cross=cross, mean=mean, float_mean=float_mean, count=count
+    )
+
+
+def execution_order(network: nn.Module, batch: Tensor, names: Sequence[str]) -> list[str]:
+    """The layers in the order in which the network first uses them.
+
+    Raises:
+        ModelError: the network does not use one of them.
+    """
+    seen: list[str] = []
+    hooks = []
+    for name in names:
+
+        def note(*_: object, name: str = name) -> None:
+            if name not in seen:
+                seen.append(name)
+
+        hooks.append(network.get_submodule(name).register_forward_pre_hook(note))
+    try:
+        with torch.no_grad():
+            network(batch)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    unused = [name for name in names if name not in seen]
+    if unused:
+        raise ModelError(
+            f"expected every layer to be used, {unused[0]!r} is not by the calibration input: "
+            "plan it with weight_bits None, or use method 'rtn'"
+        )
+    return seen
+
+
+class _Reached(Exception):  # noqa: N818
+    """Everything that was asked for has been seen; the rest of the network need not run."""
+
+
+@torch.no_grad()
+def _columns(network: nn.Module, name: str, batch: Tensor) -> Iterator[Tensor]:
+    """The input columns of a layer, (groups, k, positions), once for each time it is used."""
+    layer = network.get_submodule(name)
+    inputs: list[Tensor] = []
+    hook = layer.register_forward_pre_hook(_stop_after(layer, network, inputs))
+    try:
+        network(batch)
+    except _Reached:
+        pass
+    finally:
+        hook.remove()
+    for value in inputs:
+        yield _unfolded(layer, value.float())
+
+
+def _stop_after(
+    layer: nn.Module, network: nn.Module, inputs: list[Tensor]
+) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
+    shared = sum(module is layer for _, module in network.named_modules(remove_duplicate=False)) > 1
+
+    def note(_layer: nn.Module, given: tuple[Tensor, ...]) -> None:
+        inputs.append(given[0].detach().clone())
+        if not shared:
+            raise _Reached
+
+    return note
+
+
+def _unfolded(layer: nn.Module, x: Tensor) -> Float[Tensor, "groups k positions"]:
+    if isinstance(layer, nn.Linear):
+        return x.reshape(1, -1, x.shape[-1]).mT
+    if isinstance(layer, nn.ConvTranspose2d):
+        x, groups, padding, stride = _spread(layer, x), layer.groups, (0, 0), (1, 1)
+    elif isinstance(layer, nn.Conv2d):
+        groups, stride = layer.groups, layer.stride
+        x, padding = _padded(layer, x)
+    else:
+        raise ModelError(f"expected a layer with a matrix, found {type(layer).__name__}")
+    columns = functional.unfold(x, layer.kernel_size, layer.dilation, padding, stride)  # pyright: ignore[reportArgumentType]
+    by_group = columns.reshape(len(x), groups, columns.shape[1] // groups, -1)
+    return by_group.permute(1, 2, 0, 3).flatten(2)
+
+
+def _padded(layer: nn.Conv2d, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
+    if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
+        return x, tuple(layer.padding)
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    # PyTorch's own record of the amounts, from the last axis backwards.
+    amounts: list[int] = layer._reversed_padding_repeated_twice  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    return functional.pad(x, amounts, mode=mode), (0, 0)
+
+
+def _spread(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
+    """The input with zeros between its samples, and the margin that makes it a convolution."""
+    rows, columns = layer.stride
+    height, width = ((x.shape[2] - 1) * rows + 1, (x.shape[3] - 1) * columns + 1)
+    spread = x.new_zeros(*x.shape[:2], height, width)
+    spread[:, :, ::rows, ::columns] = x
+    margins: list[int] = []
+    for axis in (1, 0):
+        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) - int(layer.padding[axis])
+        margins += [reach, reach + layer.output_padding[axis]]
+    return functional.pad(spread, margins)
