@@ -11,11 +11,18 @@ from typing import cast
 
 from torch import nn
 
-from quantisp.cfa import CFAPattern
-from quantisp.data import SAMPLE, find_images
-from quantisp.errors import ModelError, SettingError
+from quantisp.cfa import CFAPattern, mosaic
+from quantisp.data import (
+    SAMPLE,
+    CalibrationCrops,
+    calibration_crops,
+    default_calibration,
+    find_images,
+)
+from quantisp.errors import ImageError, ModelError, SettingError
 from quantisp.evaluation import (
     StudyOutcome,
+    StudyPicture,
     StudyProgress,
     StudyRequest,
     evaluate_pictures,
@@ -32,7 +39,7 @@ from quantisp.models import (
     model_sha256,
     packaged_models,
 )
-from quantisp.quantization import Plan, quantize
+from quantisp.quantization import Plan, needs_calibration, quantize
 from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
 
 __all__ = ["evaluate", "find_model", "load_model", "study", "study_with_crops"]
@@ -91,6 +98,7 @@ def evaluate(
     *,
     weights: str | Path | None = None,
     plan: Plan | None = None,
+    calibration: Sources | None = None,
     border_px: int = 10,
     device: str = "auto",
     on_read: Callable[[int, int], None] | None = None,
@@ -102,6 +110,7 @@ def evaluate(
         model, weights: as for :func:`load_model`, or a network with ``.pattern``.
         images: files, folders, globs, or the word ``sample``.
         plan: quantizes the network first; None is float.
+        calibration: pictures for methods of the plan that need some; None is two packaged ones.
         border_px: left out at each side for one of the figures.
         device: ``auto``, ``cpu``, ``cuda`` and so on.
         on_read: called with the number of pictures read, and of all.
@@ -112,13 +121,21 @@ def evaluate(
     """
     found = find_model(model, weights)
     place = find_device(device)
-    network = found.model if plan is None else quantize(found.model, plan)
+    pictures = survey(find_images(_listed(images)), found.pattern, on_read)
+    network = found.model
+    if plan is not None:
+        methods = {entry.method for entry in plan.resolve(network).values()}
+        crops = _calibration(calibration, methods, pictures)
+        inputs = None if crops is None else [mosaic(x, found.pattern) for x in crops.batches]
+        network = quantize(network, plan, inputs)
+    elif calibration is not None:
+        raise SettingError("expected a plan beside calibration pictures, found none: pass --plan")
     return evaluate_pictures(
         name=found.name,
         model=network,
         model_sha256=model_sha256(found.model),
         pattern=found.pattern,
-        pictures=survey(find_images(_listed(images)), found.pattern, on_read),
+        pictures=pictures,
         device=place,
         border_px=border_px,
         on_progress=on_progress,
@@ -133,6 +150,7 @@ def study(
     weight_bits: Sequence[int] = DEFAULT_BITS,
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
+    calibration: Sources | None = None,
     within_db: float = 0.05,
     out: str | Path | None = None,
     device: str = "auto",
@@ -146,6 +164,8 @@ def study(
         images: files, folders, globs, or the word ``sample``.
         weight_bits: widths, 2 to 16.
         methods: of rounding.
+        calibration: pictures for methods that need some, none of them studied; None is two
+            packaged ones.
         granularities: ``tensor``, ``channel`` or both.
         within_db: the drop that the recommendation allows.
         out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
@@ -163,6 +183,7 @@ def study(
             weight_bits=weight_bits,
             methods=methods,
             granularities=granularities,
+            calibration=calibration,
             within_db=within_db,
             out=Path(scratch) / "study" if out is None else Path(out),
             device=device,
@@ -178,6 +199,7 @@ def study_with_crops(
     weight_bits: Sequence[int] = DEFAULT_BITS,
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
+    calibration: Sources | None = None,
     within_db: float = 0.05,
     crops: Sequence[str] = (),
     device: str = "auto",
@@ -197,6 +219,7 @@ def study_with_crops(
     place = find_device(device)
     settings = _settings(weight_bits, methods, granularities)
     pictures = survey(find_images(_listed(images)), found.pattern, on_read)
+    cut = _calibration(calibration, set(methods), pictures)
     request = StudyRequest(
         name=found.name,
         model=found.model,
@@ -206,6 +229,8 @@ def study_with_crops(
         settings=settings,
         within_db=within_db,
         crop_places=[parse_place(text, pictures) for text in crops],
+        calibration=() if cut is None else [mosaic(x, found.pattern) for x in cut.batches],
+        calibration_sha256=() if cut is None else cut.sha256,
     )
     # What a study asks of the network is found out before anything is written.
     check_network(found.model, place)
@@ -229,6 +254,34 @@ def _settings(
     for setting in settings:
         plan_of(setting)
     return settings
+
+
+def _calibration(
+    sources: Sources | None, methods: set[str], pictures: Sequence[StudyPicture]
+) -> CalibrationCrops | None:
+    """Crops to calibrate with, if one of the methods needs some.
+
+    Raises:
+        SettingError: pictures that no method would look at.
+        ImageError: unusable pictures, or one that is also measured on.
+    """
+    if not any(needs_calibration(method) for method in methods):
+        if sources is not None:
+            raise SettingError(
+                f"expected no calibration, for the methods ({', '.join(sorted(methods))}) do not "
+                "look at it: leave it out"
+            )
+        return None
+    files = default_calibration() if sources is None else find_images(_listed(sources))
+    crops = calibration_crops(files)
+    measured = {picture.sha256: picture.name for picture in pictures}
+    for file, digest in zip(files, crops.sha256, strict=True):
+        if digest in measured:
+            raise ImageError(
+                f"expected other pictures to calibrate with than to measure on, {file.path} is "
+                f"also measured on, as {measured[digest]}: take it out of one"
+            )
+    return crops
 
 
 def _listed(sources: Sources) -> Sequence[str | Path]:

@@ -6,6 +6,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import erf
 from torch import Tensor
@@ -108,6 +109,23 @@ def test_each_slice_has_the_likelier_prior():
     sigma = weight.double().square().mean(dim=1).sqrt() * gauss_clipping(14)
     torch.testing.assert_close(alpha, torch.cat([b[:8], sigma[8:]]), rtol=1e-6, atol=0.0)
     assert bool(((b - sigma).abs() > 0.1).all())
+
+
+@pytest.mark.reference
+def test_the_likelier_prior_is_that_of_scipy():
+    """Rows from Gauss to beyond Laplace, on both sides of the change by little."""
+    half = torch.from_numpy(stats.norm.ppf([0.5 + (i + 0.5) / 8000 for i in range(4000)]))
+    weight = torch.stack([half**p for p in torch.linspace(1.0, 1.5, 41)]).float()
+    scale = clip_analytically(weight, IntFormat(bits=4), "half_even", 0).scale
+    chosen: list[bool] = []
+    for row, found in zip(weight.double(), scale.tolist(), strict=True):
+        b, sigma = float(row.abs().mean()), float(row.square().mean().sqrt())
+        of_laplace = stats.laplace.logpdf(row, scale=b).sum()
+        of_gauss = stats.norm.logpdf(row, scale=sigma).sum()
+        chosen.append(bool(of_laplace > of_gauss))
+        alpha = b * laplace_clipping(14) if chosen[-1] else sigma * gauss_clipping(14)
+        assert found == pytest.approx(alpha / 7, rel=1e-6)
+    assert 5 < sum(chosen) < 36
 
 
 @st.composite

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-import quantisp.quantization.model as model_module
+import quantisp.quantization.walk as walk_module
 from quantisp.errors import ModelError, PlanError, RunError, SettingError
 from quantisp.quantization import (
     METHODS,
@@ -184,7 +184,7 @@ def test_layer_that_was_forgotten_is_an_error(zoo: nn.Module, monkeypatch: pytes
     def forgetful(network: nn.Module) -> dict[str, object]:
         return {name: layer for name, layer in find_layers(network).items() if name != "up"}
 
-    monkeypatch.setattr(model_module, "find_layers", forgetful)
+    monkeypatch.setattr(walk_module, "find_layers", forgetful)
     with pytest.raises(PlanError, match=r"layer 'up' in 8 bits, its 'up.weight' is still float"):
         quantize(zoo, Plan.uniform())
 

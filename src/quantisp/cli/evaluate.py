@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantisp.cli.options import (
+    CalibrationOption,
     DeviceOption,
     ImagesOption,
     JsonOption,
@@ -33,6 +34,7 @@ def evaluate_command(
             help="Quantize by this plan first (JSON, formats per layer).", show_default="float"
         ),
     ] = None,
+    calibration: CalibrationOption = None,
     border: Annotated[
         int, typer.Option(help="Pixels at each side that one of the figures leaves out.")
     ] = 10,
@@ -52,6 +54,7 @@ def evaluate_command(
             images or ["sample"],
             weights=weights,
             plan=None if plan is None else _read_plan(plan),
+            calibration=calibration or None,
             border_px=border,
             device=device,
             on_read=lambda count, total: display.show("reading pictures", count, total),

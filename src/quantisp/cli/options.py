@@ -10,6 +10,7 @@ import typer
 from quantisp.errors import SettingError
 
 __all__ = [
+    "CalibrationOption",
     "DeviceOption",
     "ImagesOption",
     "JsonOption",
@@ -39,6 +40,14 @@ ImagesOption = Annotated[
         "--images",
         help="RGB pictures: a file, folder or glob, repeatable; or 'sample', the packaged ones.",
         show_default="sample",
+    ),
+]
+CalibrationOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--calibration",
+        help="Pictures that rounding methods look at, none of them measured on; repeatable.",
+        show_default="two packaged ones, if a method needs some",
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

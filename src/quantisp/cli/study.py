@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantisp.cli.options import (
+    CalibrationOption,
     DeviceOption,
     ImagesOption,
     JsonOption,
@@ -40,10 +41,13 @@ def study_command(
     weights: WeightsOption = None,
     images: ImagesOption = None,
     weight_bits: Annotated[str, typer.Option(help="Widths: 8, 4-16, or 4,6,8.")] = "4-16",
-    method: Annotated[str, typer.Option(help="Rounding methods, separated by commas.")] = "rtn",
+    method: Annotated[
+        str, typer.Option(help="Rounding methods of `quantisp info`, separated by commas.")
+    ] = "rtn",
     granularity: Annotated[
         str, typer.Option(help="Scales per 'tensor', per 'channel', or both.")
     ] = "tensor,channel",
+    calibration: CalibrationOption = None,
     within: Annotated[
         float, typer.Option(help="Drop in dB that the recommendation allows.")
     ] = 0.05,
@@ -81,6 +85,7 @@ def study_command(
             weight_bits=parse_widths(weight_bits),
             methods=parse_list(method),
             granularities=parse_list(granularity),
+            calibration=calibration or None,
             within_db=within,
             crops=crop or (),
             out=out,

@@ -1,5 +1,6 @@
 """Folders of pictures, and patches of them."""
 
+from quantisp.data.calibration import CalibrationCrops, calibration_crops, default_calibration
 from quantisp.data.datasets import Dataset, find_dataset, read_training_picture
 from quantisp.data.images import SAMPLE, ImageFile, Picture, find_images, read_picture
 from quantisp.data.patches import PatchCache
@@ -7,12 +8,15 @@ from quantisp.data.tiles import TileSet, decode_tiles, open_tiles, remove_tiles
 
 __all__ = [
     "SAMPLE",
+    "CalibrationCrops",
     "Dataset",
     "ImageFile",
     "PatchCache",
     "Picture",
     "TileSet",
+    "calibration_crops",
     "decode_tiles",
+    "default_calibration",
     "find_dataset",
     "find_images",
     "open_tiles",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from quantisp.cfa import CFAPattern, mosaic
 from quantisp.data import read_picture
@@ -24,7 +24,7 @@ from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
 from quantisp.files import write_atomically
 from quantisp.inference import prepare, restore
-from quantisp.quantization import Plan, quantize
+from quantisp.quantization import Plan, needs_calibration, quantize
 from quantisp.records import Crop, Setting, StudyResult
 
 __all__ = [
@@ -51,6 +51,8 @@ class StudyRequest:
         settings: at least one; rows come in this order.
         within_db: the drop that the recommendation allows.
         crop_places: what to show; empty is the places where bits hurt most.
+        calibration: network inputs, for settings whose methods need some.
+        calibration_sha256: the digest of each picture that they were cut from.
     """
 
     name: str
@@ -61,6 +63,8 @@ class StudyRequest:
     settings: Sequence[Setting]
     within_db: float
     crop_places: Sequence[CropPlace] = ()
+    calibration: Sequence[Tensor] = ()
+    calibration_sha256: Sequence[str] = ()
 
     def identity(self, device: torch.device) -> dict[str, object]:
         """What tells this study from another one in the same folder."""
@@ -71,6 +75,7 @@ class StudyRequest:
             "settings": [str(plan_of(setting).to_json()) for setting in self.settings],
             "protocol": dict(MEASUREMENT),
             "tolerance": self.within_db,
+            "calibration": list(self.calibration_sha256),
             # Not of the result, but sums in another order would not give the same bytes.
             "device": device.type,
             "torch version": torch.__version__,
@@ -141,6 +146,7 @@ def run_study(
                 **MEASUREMENT,
                 "responses": describe_responses(request.pattern),
                 "pictures": len(request.pictures),
+                "calibration_pictures": len(request.calibration_sha256),
                 "image_set": "kodak" if is_kodak([p.sha256 for p in request.pictures]) else None,
             },
             references,
@@ -204,14 +210,35 @@ class _Run:
         )
 
     def _quantized(self, plan: Plan) -> nn.Module:
-        return prepare(quantize(self.request.model, plan), self.device)
+        calibrated = needs_calibration(plan.default.method)
+        quantized = quantize(
+            self.request.model,
+            plan,
+            self.request.calibration if calibrated else None,
+            on_layer=lambda count, total: self._rounding(plan, count, total),
+        )
+        for line in quantized.decisions:
+            log.info("%s bits: %s", plan.default.weight_bits, line)
+        return prepare(quantized, self.device)
+
+    def _rounding(self, plan: Plan, count: int, total: int) -> None:
+        # What looks at no inputs is done in a moment.
+        if self.on_progress is not None and needs_calibration(plan.default.method):
+            doing = f"{plan.default.weight_bits} bits, rounding layer {count} of {total}"
+            self.on_progress(
+                StudyProgress(done_px=self.done_px, total_px=self.total_px, doing=doing)
+            )
 
     def _key(self, picture: StudyPicture, plan: str) -> str:
         return job_key(
             model_sha256=self.request.model_sha256,
             image_sha256=picture.sha256,
             plan=plan,
-            protocol={**MEASUREMENT, "cfa": describe_pattern(self.request.pattern)},
+            protocol={
+                **MEASUREMENT,
+                "cfa": describe_pattern(self.request.pattern),
+                "calibration": list(self.request.calibration_sha256),
+            },
         )
 
     def _job(

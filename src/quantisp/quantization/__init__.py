@@ -13,27 +13,39 @@ from quantisp.quantization.affine import (
 )
 from quantisp.quantization.formats import MAX_BITS, MIN_BITS, IntFormat
 from quantisp.quantization.layers import Layer, find_layers
-from quantisp.quantization.methods import METHODS, LayerMethod, find_method
+from quantisp.quantization.methods import (
+    CALIBRATED,
+    METHODS,
+    CalibratedMethod,
+    LayerMethod,
+    method_names,
+    needs_calibration,
+)
 from quantisp.quantization.model import LayerCoverage, QuantizedModel, quantize
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.rounding import Rounding, round_scalar, round_tensor
+from quantisp.quantization.statistics import LayerStatistics
 
 __all__ = [
+    "CALIBRATED",
     "MAX_BITS",
     "METHODS",
     "MIN_BITS",
+    "CalibratedMethod",
     "IntFormat",
     "Layer",
     "LayerCoverage",
     "LayerMethod",
     "LayerPlan",
+    "LayerStatistics",
     "Plan",
     "QuantizedModel",
     "QuantizedWeight",
     "Rounding",
     "dequantize_tensor",
     "find_layers",
-    "find_method",
+    "method_names",
+    "needs_calibration",
     "quantize",
     "quantize_tensor",
     "round_scalar",

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.errors import ModelError, PlanError, RunError, SettingError
+from quantisp.errors import ModelError, PlanError, RunError
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import Layer, find_layers
-from quantisp.quantization.methods import find_method
+from quantisp.quantization.methods import AUTO, AUTO_STEPS
 from quantisp.quantization.plan import LayerPlan, Plan
+from quantisp.quantization.walk import Walked, check_calibration, output_error, walk
 
 __all__ = ["LayerCoverage", "QuantizedModel", "quantize"]
 
 
+# A step of ``auto`` stays if the squared error of the network's output falls to this share.
+WORTH_KEEPING = 0.99
+# Of the calibration inputs, one in so many is kept apart to decide by.
+HELD_OUT = 4
+
+
 def quantize(
-    model: nn.Module, plan: Plan, calibration: Sequence[Float[Tensor, "_ 1 _ _"]] | None = None
+    model: nn.Module,
+    plan: Plan,
+    calibration: Sequence[Float[Tensor, "_ _ _ _"]] | None = None,
+    *,
+    on_layer: Callable[[int, int], None] | None = None,
 ) -> QuantizedModel:
     """Quantize a network's weights; the network itself is not changed.
 
@@ -30,8 +41,9 @@ def quantize(
         model: float32 weights, on any device; the codes are computed on the CPU, so that they
             are the same everywhere.
         plan: what becomes of each layer. A plan without bits gives the float network.
-        calibration: network inputs, for methods that need some. ``rtn`` does not look at them,
-            so they are refused.
+        calibration: network inputs, for methods that need some, such as a list of mosaics; no
+            ground truth. ``rtn`` does not look at them, so they are refused.
+        on_layer: called with the number of layers done, and of all.
 
     Returns:
         The quantized network, in the mode (training or evaluation) and on the devices of ``model``.
@@ -39,26 +51,57 @@ def quantize(
     Raises:
         PlanError: the plan does not fit the network, or a layer was not quantized as planned.
         ModelError: weights that are not float32, or not finite.
-        SettingError: calibration that nothing would look at.
+        SettingError: calibration that nothing would look at, or too little of it.
         RunError: a method gave codes that are not in the format or not in the network.
     """
     if isinstance(model, QuantizedModel):
         raise ModelError("expected a float network, found a quantized one: quantize its original")
     resolved = plan.resolve(model)
-    if calibration is not None:
-        methods = sorted({layer_plan.method for layer_plan in resolved.values()})
-        raise SettingError(
-            f"expected no calibration, for the methods of the plan ({', '.join(methods)}) do not "
-            "look at it: leave it out"
-        )
-    weights = {
-        name: _quantize_layer(layer, resolved[name], int_format)
-        for name, layer in find_layers(model).items()
-        if (int_format := resolved[name].weight_format) is not None
-    }
-    quantized = QuantizedModel(_with_weights(model, weights), plan=plan, weights=weights)
+    planned = [entry for entry in resolved.values() if entry.weight_bits is not None]
+    deciding = any(entry.method == AUTO for entry in planned)
+    inputs = check_calibration(resolved, calibration, least=2 if deciding else 1)
+    if deciding:
+        walked, decisions = _decided(model, resolved, inputs, on_layer)
+    else:
+        walked, decisions = walk(model, resolved, inputs, on_layer), ()
+    quantized = QuantizedModel(
+        walked.network, plan=plan, weights=walked.weights, decisions=decisions
+    )
     _verify(quantized)
     return quantized
+
+
+def _decided(
+    model: nn.Module,
+    resolved: Mapping[str, LayerPlan],
+    inputs: Sequence[Tensor],
+    on_layer: Callable[[int, int], None] | None,
+) -> tuple[Walked, tuple[str, ...]]:
+    """Take the steps of ``auto`` that bring the output nearer to float on held-out inputs."""
+    held_out = inputs[HELD_OUT - 1 :: HELD_OUT] or inputs[-1:]
+    kept = [x for x in inputs if not any(x is other for other in held_out)]
+    best: Walked | None = None
+    error = math.inf
+    decisions: list[str] = []
+    for number, step in enumerate(AUTO_STEPS):
+
+        def report(count: int, total: int, number: int = number) -> None:
+            if on_layer is not None:
+                on_layer(number * total + count, len(AUTO_STEPS) * total)
+
+        tried = {
+            name: replace(entry, method=step) if entry.method == AUTO else entry
+            for name, entry in resolved.items()
+        }
+        walked = walk(model, tried, kept, report)
+        found = output_error(walked.network.eval(), model.eval(), held_out)
+        taken = best is None or found <= WORTH_KEEPING * error
+        decisions.append(f"{step}: mean squared error {found:.3g}, {'kept' if taken else 'left'}")
+        if taken:
+            best, error = walked, found
+    if best is None or not math.isfinite(error):
+        raise RunError("expected finite outputs on the calibration inputs: check the network")
+    return best, tuple(decisions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,6 +131,7 @@ class QuantizedModel(nn.Module):
     Attributes:
         network: the float network with the dequantized float32 weights.
         plan: what was asked for.
+        decisions: what ``auto`` tried and kept; empty for other methods.
         codes: of each quantized layer, in its weight's shape: int8 to 8 bits, else int16.
         scales: of each quantized layer, float32: 0-d, or 1-d over the output channels.
         formats: of each quantized layer.
@@ -96,12 +140,18 @@ class QuantizedModel(nn.Module):
     """
 
     def __init__(
-        self, network: nn.Module, *, plan: Plan, weights: Mapping[str, QuantizedWeight]
+        self,
+        network: nn.Module,
+        *,
+        plan: Plan,
+        weights: Mapping[str, QuantizedWeight],
+        decisions: Sequence[str] = (),
     ) -> None:
         super().__init__()
         self.training = network.training
         self.network = network
         self.plan = plan
+        self.decisions = tuple(decisions)
         self.formats: dict[str, IntFormat] = {
             name: int_format
             for name in weights
@@ -131,30 +181,6 @@ class QuantizedModel(nn.Module):
 def _why_float(layer: Layer) -> str:
     known = layer.output_axis is not None
     return "float by the plan" if known else f"float by the plan; no quantizer knows {layer.kind}"
-
-
-def _quantize_layer(layer: Layer, plan: LayerPlan, int_format: IntFormat) -> QuantizedWeight:
-    weight = layer.weight.detach().cpu()
-    if weight.dtype != torch.float32:
-        raise ModelError(
-            f"expected float32 weights, layer {layer.name!r} has {weight.dtype}: "
-            "convert the network with .float()"
-        )
-    method = find_method(plan.method)
-    try:
-        return method(weight, int_format, plan.rounding, layer.axis(plan.granularity))
-    except ModelError as error:
-        raise ModelError(f"in layer {layer.name!r}: {error}") from error
-
-
-def _with_weights(model: nn.Module, weights: Mapping[str, QuantizedWeight]) -> nn.Module:
-    network = copy.deepcopy(model)
-    with torch.no_grad():
-        for name, weight in weights.items():
-            target = network.get_parameter(f"{name}.weight" if name else "weight")
-            target.copy_(weight.dequantize())
-            target.requires_grad_(False)
-    return network
 
 
 def _verify(quantized: QuantizedModel) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from quantisp.errors import PlanError, SettingError
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import LAYER_KINDS, Layer, find_layers
-from quantisp.quantization.methods import find_method
+from quantisp.quantization.methods import check_method
 from quantisp.quantization.rounding import ROUNDINGS, Rounding
 from quantisp.records import Granularity
 
@@ -29,7 +29,7 @@ class LayerPlan:
     Args:
         weight_bits: 2 to 16, or None for float.
         activation_bits: None: activations are float.
-        method: a name in ``METHODS``.
+        method: a name of ``method_names``.
         granularity: one scale for the ``tensor``, or one for each output ``channel``.
         narrow_range: codes from -qmax, not from -qmax - 1.
         rounding: what becomes of a weight in the middle between two codes.
@@ -53,7 +53,7 @@ class LayerPlan:
                 f"expected activations in float, found {self.activation_bits} bits, which cannot "
                 "be simulated yet: leave activation_bits at None"
             )
-        find_method(self.method)
+        check_method(self.method)
         for value, choices in ((self.granularity, GRANULARITIES), (self.rounding, ROUNDINGS)):
             if value not in choices:
                 raise SettingError(

@@ -15,7 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantisp.errors import ModelError
+from quantisp.errors import ModelError, RunError
 
 __all__ = ["LayerStatistics", "as_matrix", "execution_order", "from_matrix", "layer_statistics"]
 
@@ -87,6 +87,9 @@ def layer_statistics(
         reference: the float network.
         name: of the layer in both.
         calibration: network inputs.
+
+    Raises:
+        RunError: the layer's inputs are not finite.
     """
     total: list[Tensor] = []
     count = 0
@@ -98,10 +101,13 @@ def layer_statistics(
             found = [value.double() for value in found]
             total = [t + f for t, f in zip(total, found, strict=True)] if total else found
             count += y.shape[2]
-    gram, cross, mean, float_mean = (value / count for value in total)
-    return LayerStatistics(
-        gram=gram, cross=cross, mean=mean, float_mean=float_mean, count=count
-    )
+    gram, cross, mean, float_mean = (value.cpu() / count for value in total)
+    if not bool(torch.isfinite(gram).all()) or not bool(torch.isfinite(cross).all()):
+        raise RunError(
+            f"expected finite inputs of layer {name!r}, found NaN or infinity: check the "
+            "calibration inputs, or plan wider formats for the layers before it"
+        )
+    return LayerStatistics(gram=gram, cross=cross, mean=mean, float_mean=float_mean, count=count)
 
 
 def execution_order(network: nn.Module, batch: Tensor, names: Sequence[str]) -> list[str]:
@@ -187,7 +193,7 @@ def _padded(layer: nn.Conv2d, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
         return x, tuple(layer.padding)
     mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
     # PyTorch's own record of the amounts, from the last axis backwards.
-    amounts: list[int] = layer._reversed_padding_repeated_twice  # noqa: SLF001  # pyright: ignore[reportPrivateUsage]
+    amounts: list[int] = layer._reversed_padding_repeated_twice  # pyright: ignore[reportPrivateUsage]
     return functional.pad(x, amounts, mode=mode), (0, 0)
 
 

@@ -12,10 +12,12 @@ Then the digits are stitched together to integers again.
 
 This is the paper's form without data, which reconstructs the weights, |w - alpha q|^2. Its main
 form reconstructs a layer's output on calibration data, |(w - alpha q) X|^2, and is this one where
-X X^T is a multiple of the identity. Without data the weights are independent, so that, given
-alpha, the nearest code is the best and digits can reach it or miss it (from 3 = 011 no single digit
-leads to 4 = 100). After alternating rounding with scale, which the authors begin with, the digits
-therefore have nothing left to improve: here they begin with round to nearest and do the work.
+X X^T is a multiple of the identity. Without data the weights are independent, and given alpha the
+nearest code is the best there is. The authors' code begins with rounding and scale in turn until
+neither changes, which leaves the digits nothing to improve. Here the digits do that rounding: each
+sweep begins with digits of 0, which leads to the nearest code. Begun with the digits of the last
+codes it need not, for digits one at a time do not carry (no single one leads from 011 to 100), and
+most of the gain is lost.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from quantisp.quantization.methods.mse import as_rows, fitted_scale, of_shape, w
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.rounding import Rounding, round_tensor
 
-__all__ = ["split_bits", "split_codes", "stitch"]
+__all__ = ["split_bits", "stitch", "sweep_digits"]
 
 ROUNDS = 50
 
@@ -55,11 +57,11 @@ def split_bits(
     start = round_to_nearest(weight, int_format, rounding, axis)
     rows, codes, scale = as_rows(weight, axis), as_rows(start.codes, axis), start.scale.reshape(-1)
     new_codes, new_scale = codes, scale
-    digits = split_codes(codes, int_format.bits)
     for _ in range(ROUNDS):
         refitted = fitted_scale(rows, new_codes, new_scale)
         codes, scale = where_better(rows, (new_codes, refitted), (codes, scale))
-        digits = _swept(rows.double() / refitted.double()[:, None], digits, rounding)
+        quotients = rows.double() / refitted.double()[:, None]
+        digits = sweep_digits(quotients, int_format.bits - 1, rounding)
         last_codes, new_codes, new_scale = new_codes, stitch(digits), refitted
         codes, scale = where_better(rows, (new_codes, new_scale), (codes, scale))
         if torch.equal(new_codes, last_codes):
@@ -69,30 +71,29 @@ def split_bits(
     )
 
 
-def split_codes(codes: Int[Tensor, "rows k"], bits: int) -> Int[Tensor, "digits rows k"]:
-    """The ternary digits of codes, the least significant first; each has the sign of its code.
+def sweep_digits(
+    quotients: Float[Tensor, "rows k"], count: int, rounding: Rounding
+) -> Int[Tensor, "digits rows k"]:
+    """Ternary digits of the codes nearest to w / alpha; the least significant comes first.
 
     >>> import torch
-    >>> split_codes(torch.tensor([[-6, 3]]), 4).tolist()
-    [[[0, 1]], [[-1, 1]], [[-1, 0]]]
+    >>> sweep_digits(torch.tensor([[5.2, 3.0]]), 3, "half_even").tolist()
+    [[[-1, -1]], [[1, 0]], [[1, 1]]]
     """
-    magnitudes = codes.abs()
-    digits = [(magnitudes >> place) & 1 for place in range(bits - 1)]
-    return torch.stack(digits) * codes.sign()
-
-
-def stitch(digits: Int[Tensor, "digits rows k"]) -> Int[Tensor, "rows k"]:
-    """Undo :func:`split_codes`; digits of one code may differ in sign."""
-    places = torch.arange(len(digits)).reshape(-1, 1, 1)
-    return (digits << places).sum(dim=0).to(torch.int32)
-
-
-def _swept(quotients: Tensor, digits: Tensor, rounding: Rounding) -> Int[Tensor, "digits rows k"]:
-    """Each digit in its turn as good as the others let it be."""
-    digits = digits.clone()
-    left = quotients - stitch(digits)
-    for place in reversed(range(len(digits))):
-        left += digits[place] * 2.0**place
+    digits = torch.zeros(count, *quotients.shape, dtype=torch.int32)
+    left = quotients.clone()
+    for place in reversed(range(count)):
         digits[place] = round_tensor(left / 2.0**place, rounding).clamp(-1, 1)
         left -= digits[place] * 2.0**place
     return digits
+
+
+def stitch(digits: Int[Tensor, "digits rows k"]) -> Int[Tensor, "rows k"]:
+    """The integers of which these are the digits.
+
+    >>> import torch
+    >>> stitch(torch.tensor([[[-1, -1]], [[1, 0]], [[1, 1]]])).tolist()
+    [[5, 3]]
+    """
+    places = torch.arange(len(digits)).reshape(-1, 1, 1)
+    return (digits << places).sum(dim=0).to(torch.int32)

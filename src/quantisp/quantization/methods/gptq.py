@@ -1,121 +1,130 @@
 """GPTQ: each column of a weight is rounded in turn, and the columns to come make up for its error.
 
 Source: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate post-training quantization for
-generative pre-trained transformers", ICLR 2023, algorithm 1 with act-order (its H is our Gram
-matrix, up to a factor of 2 that cancels), after the solution of Hassibi and Stork, "Second order
-derivatives for network pruning: Optimal brain surgeon", 1992. Its convolutions are the matrices of
-their unfolded inputs.
-
-Two things are added. The weight that is approached is the one that fits the float network's output
-best on the quantized network's inputs (W C G^-1, with C the cross moment and G the Gram matrix), so
-that a layer also makes up for the layers before it: the asymmetric calibration of Li et al.,
-"GPTAQ: Efficient finetuning-free quantization for asymmetric calibration", ICML 2025, in closed form. And
-each row's scale is chosen among several by the error that is left, not before.
+generative pre-trained transformers", ICLR 2023, algorithm 1 with act-order, column by column. Its
+H is our Gram matrix, but for a factor of 2 that cancels; a convolution is the matrix of its
+unfolded inputs. Ours is the choice of the scale: each row takes that of several whose error is
+least in the end, instead of the absolute maximum.
 """
 
 from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.rounding import Rounding, round_tensor
-from quantisp.quantization.statistics import LayerStatistics
+from quantisp.quantization.statistics import LayerStatistics, as_matrix, from_matrix
 
-__all__ = ["gptq", "output_error", "target_matrix"]
+__all__ = ["as_weight", "gptq", "output_error", "round_by_gptq"]
 
 # Added to the diagonal of the Gram matrix, as a share of its mean.
 DAMPING = 0.002
 # Shares of the absolute maximum that are tried as the range of a row.
 RANGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 
+Matrix = Float[Tensor, "groups rows k"]
+Gram = Float[Tensor, "groups k k"]
+Scales = Float[Tensor, "groups rows"]
 
-def gptq(
-    target: Float[Tensor, "rows k"],
-    gram: Float[Tensor, "k k"],
+
+def round_by_gptq(
+    layer: nn.Module,
+    weight: Float[Tensor, "*shape"],
     int_format: IntFormat,
     rounding: Rounding,
-    *,
-    shared_scale: bool,
-) -> tuple[Float[Tensor, "rows k"], Float[Tensor, " rows"]]:
-    """Codes and scale of one weight matrix.
+    axis: int | None,
+    statistics: LayerStatistics,
+) -> tuple[QuantizedWeight, None]:
+    """Quantize one weight; the arguments are those of ``CalibratedMethod``. The bias stays."""
+    target = as_matrix(layer, weight.double())
+    codes, scale = gptq(target, statistics.gram, int_format, rounding, shared=axis is None)
+    return as_weight(layer, weight, codes, scale, axis), None
+
+
+def gptq(
+    target: Matrix, gram: Gram, int_format: IntFormat, rounding: Rounding, *, shared: bool
+) -> tuple[Matrix, Scales]:
+    """Codes and scales of one weight, in float64.
 
     Args:
-        target: what to approach, float64.
-        gram: second moments of the inputs, float64.
+        target: the matrices to approach.
+        gram: second moments of the inputs.
         int_format: the codes that there are.
         rounding: what becomes of a value in the middle between two codes.
-        shared_scale: one scale for all rows.
+        shared: one scale for everything, instead of one a row.
 
     Returns:
-        Codes as float64, and each row's scale in steps that float32 has.
+        Codes, and scales that float32 can hold.
     """
-    order = torch.argsort(gram.diagonal(), descending=True)
-    factor = _inverse_factor(gram[order][:, order])
-    largest = target.abs().amax(dim=1)
-    if shared_scale:
+    order = torch.argsort(gram.diagonal(dim1=1, dim2=2), dim=1, descending=True)
+    columns = order[:, None].expand_as(target)
+    ordered = gram.gather(1, order[:, :, None].expand_as(gram))
+    ordered = ordered.gather(2, order[:, None].expand_as(gram))
+    factor = _inverse_factor(ordered)
+    largest = target.abs().amax(dim=2)
+    if shared:
         largest = largest.amax().expand_as(largest)
     best_codes, best_scale = torch.zeros_like(target), torch.ones_like(largest)
     best_error = torch.full_like(largest, torch.inf)
     for share in RANGES:
         scale = _representable(share * largest / int_format.qmax)
-        codes = torch.empty_like(target)
-        codes[:, order] = _rounded(target[:, order], factor, scale, int_format, rounding)
-        error = output_error(target, codes * scale[:, None], gram)
-        if shared_scale:
-            error = error.sum().expand_as(error)
+        found = _rounded(target.gather(2, columns), factor, scale, int_format, rounding)
+        codes = torch.empty_like(target).scatter_(2, columns, found)
+        error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
         better = error < best_error
-        best_codes = torch.where(better[:, None], codes, best_codes)
+        best_codes = torch.where(better[:, :, None], codes, best_codes)
         best_scale = torch.where(better, scale, best_scale)
         best_error = torch.where(better, error, best_error)
     return best_codes, best_scale
 
 
-def target_matrix(
-    weight: Float[Tensor, "rows k"], gram: Float[Tensor, "k k"], cross: Float[Tensor, "k k"]
-) -> Float[Tensor, "rows k"]:
-    """The weight whose outputs on the quantized network's inputs are nearest to the float ones."""
-    damped = _damped(gram)
-    # Damping pulls towards the weight itself, not towards zero.
-    pulled = cross + (damped - gram)
-    return torch.linalg.solve(damped, (weight @ pulled).mT).mT
-
-
-def output_error(
-    target: Float[Tensor, "rows k"], weight: Float[Tensor, "rows k"], gram: Float[Tensor, "k k"]
-) -> Float[Tensor, " rows"]:
-    """The mean squared error of each row's outputs."""
+def output_error(target: Matrix, weight: Matrix, gram: Gram, *, shared: bool = False) -> Scales:
+    """The mean squared error of each row's outputs; their sum everywhere if rows share a scale."""
     apart = target - weight
-    return ((apart @ gram) * apart).sum(dim=1)
+    error = ((apart @ gram) * apart).sum(dim=2)
+    return error.sum().expand_as(error) if shared else error
 
 
-def _damped(gram: Tensor) -> Tensor:
-    # Inputs that are always zero leave a diagonal of zeros; their weights do not matter.
-    amount = DAMPING * gram.diagonal().mean()
-    return gram + (amount + torch.finfo(gram.dtype).tiny) * torch.eye(len(gram), dtype=gram.dtype)
+def as_weight(
+    layer: nn.Module, weight: Tensor, codes: Matrix, scale: Scales, axis: int | None
+) -> QuantizedWeight:
+    """Codes and scales of the matrices as those of the layer's weight."""
+    shaped = from_matrix(layer, codes, weight).to(torch.int32)
+    flat = scale.float().flatten()
+    return QuantizedWeight(codes=shaped, scale=flat[0] if axis is None else flat, axis=axis)
 
 
-def _inverse_factor(gram: Tensor) -> Tensor:
+def damped(gram: Gram) -> Gram:
+    """With a little on the diagonal: inputs that are always zero leave nothing to invert."""
+    amount = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
+    amount = amount.clamp(min=torch.finfo(torch.float32).tiny)
+    return gram + amount[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype)
+
+
+def _inverse_factor(gram: Gram) -> Gram:
     """The upper Cholesky factor of the inverse: row i weighs the error of column i on the rest."""
-    inverse = torch.cholesky_inverse(torch.linalg.cholesky(_damped(gram)))
+    inverse = torch.cholesky_inverse(torch.linalg.cholesky(damped(gram)))
     return torch.linalg.cholesky(inverse, upper=True)
 
 
-def _representable(scale: Tensor) -> Tensor:
+def _representable(scale: Scales) -> Scales:
     """Rounded to float32, and 1 where it would be 0."""
     scale = scale.float().double()
     return torch.where(scale > torch.finfo(torch.float32).tiny, scale, torch.ones_like(scale))
 
 
 def _rounded(
-    target: Tensor, factor: Tensor, scale: Tensor, int_format: IntFormat, rounding: Rounding
-) -> Tensor:
+    target: Matrix, factor: Gram, scale: Scales, int_format: IntFormat, rounding: Rounding
+) -> Matrix:
     left = target.clone()
     codes = torch.empty_like(target)
-    for column in range(target.shape[1]):
-        quotient = round_tensor(left[:, column] / scale, rounding)
-        codes[:, column] = quotient.clamp(int_format.qmin, int_format.qmax)
-        error = (left[:, column] - codes[:, column] * scale) / factor[column, column]
-        left[:, column:] -= error[:, None] * factor[column, column:]
+    for column in range(target.shape[2]):
+        quotient = round_tensor(left[:, :, column] / scale, rounding)
+        codes[:, :, column] = quotient.clamp(int_format.qmin, int_format.qmax)
+        pivot = factor[:, column, column, None]
+        error = (left[:, :, column] - codes[:, :, column] * scale) / pivot
+        left[:, :, column:] -= error[:, :, None] * factor[:, None, column, column:]
     return codes

@@ -1,0 +1,77 @@
+"""Crops of a few pictures, to calibrate a quantized network with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from quantisp.data.images import ImageFile, find_images, read_picture
+from quantisp.data.patches import PatchCache
+from quantisp.data.tiles import TileSet
+from quantisp.errors import ImageError
+
+__all__ = ["CalibrationCrops", "calibration_crops", "default_calibration"]
+
+# Packaged with scikit-image, and others than the photographs that are studied by default.
+DEFAULT_FILES = ("rocket.jpg", "motorcycle_left.png")
+CROP_PX = 96
+BATCHES, BATCH = 4, 4
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CalibrationCrops:
+    """Where crops come from, and the crops.
+
+    Args:
+        sha256: of the pixels of each picture.
+        batches: RGB in [0, 1].
+    """
+
+    sha256: tuple[str, ...]
+    batches: tuple[Float[Tensor, "n 3 p p"], ...]
+
+
+def default_calibration() -> tuple[ImageFile, ...]:
+    """The packaged photographs to calibrate with.
+
+    Raises:
+        ImageError: scikit-image has lost them.
+    """
+    import skimage
+
+    folder = Path(skimage.__file__).parent / "data"
+    return find_images([folder / name for name in DEFAULT_FILES])
+
+
+def calibration_crops(files: Sequence[ImageFile], *, seed: int = 0) -> CalibrationCrops:
+    """Four batches of four crops of 96x96 px, more of them from places with detail.
+
+    Args:
+        files: the pictures.
+        seed: chooses the places; the same seed chooses the same ones.
+    Raises:
+        ImageError: a picture is damaged, not RGB, or smaller than a crop.
+    """
+    pictures = [read_picture(file.path) for file in files]
+    tiles: list[Tensor] = []
+    for file, picture in zip(files, pictures, strict=True):
+        samples = picture.samples
+        if min(samples.shape[:2]) < CROP_PX:
+            raise ImageError(
+                f"expected calibration pictures of at least {CROP_PX}x{CROP_PX} px, {file.path} is "
+                f"{samples.shape[0]}x{samples.shape[1]}: leave it out of --calibration"
+            )
+        if samples.dtype == np.uint16:
+            samples = (samples >> 8).astype(np.uint8)
+        tiles.append(torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1))))
+    patches = PatchCache(TileSet.of(tiles))
+    batches = tuple(
+        patches.batch(seed=seed, step=step, size=BATCH, patch_px=CROP_PX) for step in range(BATCHES)
+    )
+    return CalibrationCrops(sha256=tuple(p.sha256() for p in pictures), batches=batches)

@@ -1,0 +1,132 @@
+"""QuantEase: coordinate descent, one code of each row after the other moves to the least error.
+
+Source: Behdin et al., "QuantEase: Optimization-based quantization for language models", arXiv
+2309.01885, algorithm 1, from GPTQ's codes. Between the sweeps each row's scale is refitted by least
+squares. What is approached is not the float weight but the one that fits the float network's
+outputs best on the quantized network's inputs, so that a layer makes up for those before it: the
+asymmetric calibration of Li et al., "GPTAQ: Efficient finetuning-free quantization for asymmetric
+calibration", ICML 2025, as one least squares problem.
+
+With the bias corrected, too (Banner et al., "Post training 4-bit quantization of convolutional
+networks for rapid-deployment", NeurIPS 2019, section 3.3, here in closed form), errors of the mean
+cost nothing, and codes are chosen by the centred moments.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quantisp.quantization.affine import QuantizedWeight
+from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.methods.gptq import (
+    Gram,
+    Matrix,
+    Scales,
+    as_weight,
+    damped,
+    gptq,
+    output_error,
+)
+from quantisp.quantization.rounding import Rounding, round_tensor
+from quantisp.quantization.statistics import LayerStatistics, as_matrix
+
+__all__ = ["round_by_quantease", "round_by_quantease_with_bias"]
+
+SWEEPS = 12
+
+
+def round_by_quantease(
+    layer: nn.Module,
+    weight: Float[Tensor, "*shape"],
+    int_format: IntFormat,
+    rounding: Rounding,
+    axis: int | None,
+    statistics: LayerStatistics,
+) -> tuple[QuantizedWeight, None]:
+    """Quantize one weight; the arguments are those of ``CalibratedMethod``. The bias stays."""
+    codes, scale = _solve(layer, weight, int_format, rounding, axis, statistics)
+    return as_weight(layer, weight, codes, scale, axis), None
+
+
+def round_by_quantease_with_bias(
+    layer: nn.Module,
+    weight: Float[Tensor, "*shape"],
+    int_format: IntFormat,
+    rounding: Rounding,
+    axis: int | None,
+    statistics: LayerStatistics,
+) -> tuple[QuantizedWeight, Float[Tensor, " channels"] | None]:
+    """Quantize one weight and correct the bias, where there is one."""
+    bias = dict(layer.named_parameters(recurse=False)).get("bias")
+    if bias is None:
+        return round_by_quantease(layer, weight, int_format, rounding, axis, statistics)
+    codes, scale = _solve(layer, weight, int_format, rounding, axis, statistics.centred())
+    rounded = as_weight(layer, weight, codes, scale, axis)
+    wanted = as_matrix(layer, weight.double()) @ statistics.float_mean[:, :, None]
+    given = as_matrix(layer, rounded.dequantize().double()) @ statistics.mean[:, :, None]
+    shift = (wanted - given).flatten()
+    return rounded, (bias.detach().cpu().double() + shift).float()
+
+
+def _solve(
+    layer: nn.Module,
+    weight: Tensor,
+    int_format: IntFormat,
+    rounding: Rounding,
+    axis: int | None,
+    statistics: LayerStatistics,
+) -> tuple[Matrix, Scales]:
+    gram, shared = statistics.gram, axis is None
+    target = _target(as_matrix(layer, weight.double()), gram, statistics.cross)
+    codes, scale = gptq(target, gram, int_format, rounding, shared=shared)
+    error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
+    for _ in range(SWEEPS):
+        new_scale = _refitted(target, codes, scale, gram, shared=shared)
+        new_codes = _sweep(target, gram, codes.clone(), new_scale, int_format, rounding)
+        new_error = output_error(target, new_codes * new_scale[:, :, None], gram, shared=shared)
+        better = new_error < error
+        if not bool(better.any()):
+            break
+        codes = torch.where(better[:, :, None], new_codes, codes)
+        scale = torch.where(better, new_scale, scale)
+        error = torch.where(better, new_error, error)
+    return codes, scale
+
+
+def _target(weight: Matrix, gram: Gram, cross: Gram) -> Matrix:
+    """The weight whose outputs on the quantized network's inputs are nearest to the float ones."""
+    steady = damped(gram)
+    # Damping pulls towards the weight itself, not towards zero.
+    return torch.linalg.solve(steady, (weight @ (cross + steady - gram)).mT).mT
+
+
+def _sweep(
+    target: Matrix,
+    gram: Gram,
+    codes: Matrix,
+    scale: Scales,
+    int_format: IntFormat,
+    rounding: Rounding,
+) -> Matrix:
+    slope = (target - codes * scale[:, :, None]) @ gram
+    for column in range(target.shape[2]):
+        # Inputs that are always zero have no curvature, and their codes no effect.
+        curvature = gram[:, column, column, None].clamp(min=torch.finfo(torch.float32).tiny)
+        wanted = codes[:, :, column] + slope[:, :, column] / (curvature * scale)
+        moved = round_tensor(wanted, rounding).clamp(int_format.qmin, int_format.qmax)
+        step = (moved - codes[:, :, column]) * scale
+        codes[:, :, column] = moved
+        slope -= step[:, :, None] * gram[:, None, column]
+    return codes
+
+
+def _refitted(target: Matrix, codes: Matrix, scale: Scales, gram: Gram, *, shared: bool) -> Scales:
+    seen = codes @ gram
+    numerator, denominator = (seen * target).sum(dim=2), (seen * codes).sum(dim=2)
+    if shared:
+        numerator, denominator = (v.sum().expand_as(v) for v in (numerator, denominator))
+    fitted = (numerator / denominator).float().double()
+    sound = (denominator > 0) & (fitted > torch.finfo(torch.float32).tiny)
+    return torch.where(sound, fitted, scale)

@@ -1,0 +1,151 @@
+"""The walk through a network: each layer is rounded with the inputs that those before give it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quantisp.errors import ModelError, SettingError
+from quantisp.quantization.affine import QuantizedWeight, weight_scale
+from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.layers import Layer, find_layers
+from quantisp.quantization.methods import CALIBRATED, METHODS
+from quantisp.quantization.plan import LayerPlan
+from quantisp.quantization.statistics import execution_order, layer_statistics
+
+__all__ = ["Walked", "check_calibration", "output_error", "walk"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Walked:
+    """What a walk leaves.
+
+    Args:
+        network: a copy of the float network with the dequantized weights and corrected biases.
+        weights: of each quantized layer.
+    """
+
+    network: nn.Module
+    weights: Mapping[str, QuantizedWeight]
+
+
+def walk(
+    model: nn.Module,
+    resolved: Mapping[str, LayerPlan],
+    calibration: Sequence[Float[Tensor, "_ _ _ _"]],
+    on_layer: Callable[[int, int], None] | None = None,
+) -> Walked:
+    """Quantize layer by layer, in the order in which the network uses them.
+
+    Args:
+        model: the float network; it is not changed.
+        resolved: what becomes of each of its layers; none of the method ``auto``.
+        calibration: network inputs; may be empty if no method looks at them.
+        on_layer: called with the number of layers done, and of all.
+
+    Raises:
+        ModelError: a weight is not float32 or not finite, or a layer is not used by the inputs.
+        RunError: a layer's inputs are not finite.
+    """
+    network, reference = (
+        # In the layout that convolutions are fast in.
+        nn.utils.convert_conv2d_weight_memory_format(copied, torch.channels_last)
+        for copied in (copy.deepcopy(model).eval().requires_grad_(False) for _ in range(2))
+    )
+    layers = find_layers(network)
+    planned = {n: f for n in layers if (f := resolved[n].weight_format) is not None}
+    names = list(planned)
+    if any(resolved[name].method in CALIBRATED for name in names):
+        names = execution_order(reference, calibration[0], names)
+    weights: dict[str, QuantizedWeight] = {}
+    for count, name in enumerate(names, start=1):
+        layer = layers[name]
+        weight, bias = _rounded(
+            layer, resolved[name], planned[name], network, reference, calibration
+        )
+        weights[name] = weight
+        with torch.no_grad():
+            layer.weight.copy_(weight.dequantize())
+            if bias is not None:
+                layer.module.get_parameter("bias").copy_(bias)
+        if on_layer is not None:
+            on_layer(count, len(names))
+    # In the layers' own order, whatever the order of the walk; and in the model's mode and layout.
+    finished = copy.deepcopy(model)
+    finished.load_state_dict(network.state_dict())
+    for name in weights:
+        finished.get_submodule(name).get_parameter("weight").requires_grad_(False)
+    return Walked(network=finished, weights={n: weights[n] for n in layers if n in weights})
+
+
+def output_error(
+    network: nn.Module, reference: nn.Module, inputs: Sequence[Float[Tensor, "_ _ _ _"]]
+) -> float:
+    """The mean squared difference of two networks' outputs."""
+    with torch.inference_mode():
+        errors = [(network(x) - reference(x)).double().square().mean() for x in inputs]
+    return float(torch.stack(errors).mean())
+
+
+def _rounded(
+    layer: Layer,
+    plan: LayerPlan,
+    int_format: IntFormat,
+    network: nn.Module,
+    reference: nn.Module,
+    calibration: Sequence[Tensor],
+) -> tuple[QuantizedWeight, Tensor | None]:
+    weight = layer.weight.detach().cpu()
+    if weight.dtype != torch.float32:
+        raise ModelError(
+            f"expected float32 weights, layer {layer.name!r} has {weight.dtype}: "
+            "convert the network with .float()"
+        )
+    axis = layer.axis(plan.granularity)
+    try:
+        if plan.method in METHODS:
+            return METHODS[plan.method](weight, int_format, plan.rounding, axis), None
+        # Refuses weights that are not finite.
+        weight_scale(weight, int_format)
+        statistics = layer_statistics(network, reference, layer.name, calibration)
+        method = CALIBRATED[plan.method]
+        return method(layer.module, weight, int_format, plan.rounding, axis, statistics)
+    except ModelError as error:
+        raise ModelError(f"in layer {layer.name!r}: {error}") from error
+
+
+def check_calibration(
+    resolved: Mapping[str, LayerPlan], calibration: Sequence[Tensor] | None, *, least: int
+) -> Sequence[Tensor]:
+    """The calibration inputs, if the plan's methods need some.
+
+    Args:
+        resolved: what becomes of each layer.
+        calibration: network inputs, or None.
+        least: how many there must be.
+
+    Raises:
+        SettingError: inputs that nothing would look at, none where some are needed, or too few.
+    """
+    methods = sorted({plan.method for plan in resolved.values() if plan.weight_bits is not None})
+    needed = any(method not in METHODS for method in methods)
+    if not needed and calibration is not None:
+        raise SettingError(
+            f"expected no calibration, for the methods of the plan ({', '.join(methods)}) do not "
+            "look at it: leave it out"
+        )
+    found = list(calibration or ())
+    if needed and len(found) < least:
+        raise SettingError(
+            f"expected at least {least} calibration inputs for {', '.join(methods)}, found "
+            f"{len(found)}: pass a list of network inputs"
+        )
+    for x in found:
+        if not bool(torch.isfinite(x).all()):
+            raise SettingError("expected finite calibration inputs, found NaN or infinity")
+    return found
