@@ -250,7 +250,7 @@ def test_evaluation_gives_the_figures_of_the_float_network(
     found = evaluate(tiny_net(), pictures)
     expected = straight.result.float
     assert found["psnr_db"] == pytest.approx(expected.psnr_db, abs=1e-6)
-    assert found["psnr_crop10_db"] == pytest.approx(expected.psnr_crop10_db, abs=1e-6)
+    assert found["psnr_cropped_db"] == pytest.approx(expected.psnr_crop10_db, abs=1e-6)
     assert found["ssim"] == pytest.approx(expected.ssim, abs=1e-6)
     assert list(found["images"]) == [picture.name for picture in pictures]
     assert found["images"]["odd"]["psnr_db"] == pytest.approx(expected.images["odd"], abs=1e-6)

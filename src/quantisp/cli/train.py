@@ -70,6 +70,9 @@ def train_command(
     optimizer: Annotated[str, typer.Option(help="muon or adamw.")] = "muon",
     learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 2e-3,
     batch: Annotated[int, typer.Option(help="Patches a step, over all devices.")] = 16,
+    last_phase: Annotated[
+        float, typer.Option(help="Share of the run that ends it, on squared error alone.")
+    ] = 0.25,
     exposure_jitter: Annotated[
         float, typer.Option(help="Darken each patch by up to this share.")
     ] = 0.0,
@@ -121,6 +124,7 @@ def train_command(
         optimizer=optimizer,
         learning_rate=learning_rate,
         batch=batch,
+        last_phase=last_phase,
         exposure_jitter=exposure_jitter,
         colour_jitter=colour_jitter,
         precision=precision,

@@ -9,7 +9,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -148,11 +148,7 @@ def open_tiles(folder: Path) -> TileSet:
     try:
         text = (folder / INDEX_NAME).read_bytes()
         lines: list[dict[str, Any]] = [json.loads(line) for line in text.splitlines()][1:]
-        entries = [
-            replace(Entry(**line), detail=tuple(line["detail"]))
-            for line in lines
-            if "skipped" not in line
-        ]
+        entries = [_entry(line) for line in lines if "skipped" not in line]
         # Private, so that nothing writes to the file; pages are read as they are needed.
         samples = torch.from_file(
             str(folder / SAMPLES_NAME), shared=False, size=_end_of(lines), dtype=torch.uint8
@@ -172,6 +168,11 @@ def remove_tiles(folder: Path) -> None:
     # Not empty, or not ours to remove.
     with contextlib.suppress(OSError):
         folder.rmdir()
+
+
+def _entry(line: dict[str, Any]) -> Entry:
+    stored: dict[str, Any] = {**line, "detail": tuple(line["detail"])}
+    return Entry(**stored)
 
 
 def _decoded(
