@@ -1,0 +1,111 @@
+"""Studies and evaluations with methods that look at pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from api_kit import KODAK_CFA, tiny_net, write_pictures
+from PIL import Image
+
+import quantisp
+from quantisp.api import evaluate, study_with_crops
+from quantisp.errors import ImageError, OutputError, SettingError
+from quantisp.evaluation import StudyProgress
+from quantisp.quantization import Plan
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.fixture(scope="module")
+def calibration(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_pictures(tmp_path_factory.mktemp("calibration") / "pictures", count=2, px=104)
+
+
+def studied(data: Path, out: Path | None = None, **options: Any) -> dict[str, float]:
+    """The PSNR against float of each method at 3 bits per channel."""
+    result = quantisp.study(
+        tiny_net(), data / "val", weight_bits=[3], granularities=["channel"], out=out, **options
+    )
+    return {row.method: row.psnr_to_float_db or 0.0 for row in result.rows}
+
+
+def test_methods_that_look_at_pictures_come_nearer_to_float(data: Path, calibration: Path) -> None:
+    found = studied(data, methods=["rtn", "mse", "gptq", "auto"], calibration=calibration)
+    assert found["rtn"] + 1.0 < found["gptq"] < found["auto"] + 0.5
+    assert found["mse"] < found["auto"]
+
+
+def test_it_works_out_of_the_box_and_the_same_each_time(data: Path, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        studied(data, out=tmp_path / name, methods=["gptq"])
+    for file in ("study.json", "study.csv"):
+        assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
+
+
+def test_progress_tells_which_layer_is_rounded(
+    data: Path, tmp_path: Path, calibration: Path
+) -> None:
+    told: list[StudyProgress] = []
+    study_with_crops(
+        tiny_net(),
+        data / "val",
+        weight_bits=[4],
+        methods=["gptq"],
+        granularities=["channel"],
+        calibration=calibration,
+        out=tmp_path / "out",
+        on_progress=told.append,
+    )
+    assert any("4 bits, rounding layer 3 of " in progress.doing for progress in told)
+
+
+def test_pictures_that_are_measured_are_refused_whatever_their_names(
+    data: Path, tmp_path: Path
+) -> None:
+    copied = tmp_path / "another name.png"
+    Image.open(data / "train" / "picture0.png").save(copied)
+    out = tmp_path / "out"
+    with pytest.raises(ImageError, match="is also measured on, as picture0: take it out of one"):
+        quantisp.study(tiny_net(), data / "train", methods=["gptq"], calibration=copied, out=out)
+    assert not out.exists()
+
+
+def test_other_calibration_is_another_study(data: Path, tmp_path: Path, calibration: Path) -> None:
+    studied(data, out=tmp_path / "out", methods=["gptq"], calibration=calibration)
+    with pytest.raises(OutputError, match="a study with another calibration"):
+        studied(data, out=tmp_path / "out", methods=["gptq"])
+
+
+def test_calibration_that_nothing_looks_at_is_refused(data: Path, calibration: Path) -> None:
+    with pytest.raises(SettingError, match=r"for the methods \(rtn\) do not look at it"):
+        studied(data, calibration=calibration)
+    with pytest.raises(SettingError, match="expected a plan beside calibration pictures"):
+        evaluate(tiny_net(), data / "val", calibration=calibration)
+
+
+def test_an_evaluation_gives_the_figures_of_the_study(data: Path, calibration: Path) -> None:
+    plan = Plan.uniform(weight_bits=3, method="gptq", granularity="channel")
+    found = evaluate(tiny_net(), data / "val", plan=plan, calibration=calibration)
+    result = quantisp.study(
+        tiny_net(),
+        data / "val",
+        weight_bits=[3],
+        methods=["gptq"],
+        granularities=["channel"],
+        calibration=calibration,
+    )
+    assert found.psnr_db == pytest.approx(result.rows[0].psnr_db, abs=1e-6)
+
+
+def test_quantize_takes_mosaics() -> None:
+    net = tiny_net()
+    mosaics = [
+        quantisp.mosaic(torch.rand(1, 3, 48, 48), KODAK_CFA),
+        quantisp.mosaic(torch.rand(1, 3, 48, 48), KODAK_CFA),
+    ]
+    quantized = quantisp.quantize(net, Plan.uniform(weight_bits=4, method="auto"), mosaics)
+    assert quantized(mosaics[0]).shape == (1, 3, 48, 48)
+    assert quantized.decisions[0].startswith("mse: ")
