@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,6 +37,9 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+
+# What it takes to round a network by its inputs, in restored pixels: for the progress alone.
+ROUNDING_PX = 20_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -180,12 +184,8 @@ class _Run:
         self.network = prepare(copy.deepcopy(request.model), device)
         self.measured = self.kept = 0
         self.done_px = 0
-        plans = ["float", *(plan_of(setting).to_json() for setting in request.settings)]
-        self.total_px = sum(
-            picture.pixels
-            for plan in plans
-            for picture in request.pictures
-            if store.get(self._key(picture, plan)) is None
+        self.total_px = sum(p.pixels for p in self._missing("float")) + sum(
+            self._work_px(plan_of(setting)) for setting in request.settings
         )
 
     def float_jobs(self) -> dict[str, Measurement]:
@@ -194,9 +194,8 @@ class _Run:
     def setting_jobs(self, setting: Setting) -> dict[str, Measurement]:
         plan = plan_of(setting)
         key = plan.to_json()
-        missing = [p for p in self.request.pictures if self.store.get(self._key(p, key)) is None]
         # Rounding methods may take long: only a setting with work left is rounded.
-        network = self._quantized(plan) if missing else self.network
+        network = self._quantized(plan, shown=True) if self._missing(key) else self.network
         return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
 
     def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
@@ -209,21 +208,30 @@ class _Run:
             {s.weight_bits: lambda s=s: self._quantized(plan_of(s)) for s in group},
         )
 
-    def _quantized(self, plan: Plan) -> nn.Module:
+    def _missing(self, plan: str) -> list[StudyPicture]:
+        """The pictures whose job under a plan is not done yet."""
+        return [p for p in self.request.pictures if self.store.get(self._key(p, plan)) is None]
+
+    def _work_px(self, plan: Plan) -> int:
+        missing = self._missing(plan.to_json())
+        rounding = ROUNDING_PX if missing and needs_calibration(plan.default.method) else 0
+        return rounding + sum(picture.pixels for picture in missing)
+
+    def _quantized(self, plan: Plan, *, shown: bool = False) -> nn.Module:
         calibrated = needs_calibration(plan.default.method)
         quantized = quantize(
             self.request.model,
             plan,
             self.request.calibration if calibrated else None,
-            on_layer=lambda count, total: self._rounding(plan, count, total),
+            on_layer=partial(self._rounding, plan) if calibrated and shown else None,
         )
         for line in quantized.decisions:
             log.info("%s bits: %s", plan.default.weight_bits, line)
         return prepare(quantized, self.device)
 
     def _rounding(self, plan: Plan, count: int, total: int) -> None:
-        # What looks at no inputs is done in a moment.
-        if self.on_progress is not None and needs_calibration(plan.default.method):
+        self.done_px += ROUNDING_PX * count // total - ROUNDING_PX * (count - 1) // total
+        if self.on_progress is not None:
             doing = f"{plan.default.weight_bits} bits, rounding layer {count} of {total}"
             self.on_progress(
                 StudyProgress(done_px=self.done_px, total_px=self.total_px, doing=doing)
