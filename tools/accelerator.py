@@ -51,8 +51,8 @@ def pack(data: list[str], validation: list[str], out: Path) -> None:
     folders.append((out / "validation", [file.path for file in find_images(validation)]))
     for folder, files in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        for file in files:
-            shutil.copyfile(file, folder / file.name)
+        for number, file in enumerate(files):
+            shutil.copyfile(file, folder / f"{number:06d}-{file.name}")
         size = sum(path.stat().st_size for path in folder.iterdir())
         print(f"{folder}: {len(files)} pictures, {size / 1e6:.1f} MB")
 

@@ -124,7 +124,8 @@ def evaluate(
     pictures = survey(find_images(_listed(images)), found.pattern, on_read)
     network = found.model
     if plan is not None:
-        methods = {entry.method for entry in plan.resolve(network).values()}
+        planned = plan.resolve(network).values()
+        methods = {entry.method for entry in planned if entry.weight_bits is not None}
         crops = _calibration(calibration, methods, pictures)
         inputs = None if crops is None else [mosaic(x, found.pattern) for x in crops.batches]
         network = quantize(network, plan, inputs)

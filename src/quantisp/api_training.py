@@ -19,12 +19,13 @@ from quantisp.cfa import CFAPattern
 from quantisp.data import (
     ImageFile,
     PatchCache,
+    Picture,
     TileSet,
     decode_tiles,
     find_dataset,
     find_images,
     open_tiles,
-    read_picture,
+    read_training_picture,
     remove_tiles,
 )
 from quantisp.errors import ImageError, ModelError
@@ -189,13 +190,13 @@ def _network(
     preset: str, pattern: CFAPattern | None, init: str | Path | None
 ) -> tuple[nn.Module, CFAPattern]:
     if ":" in preset:
-        found = load_own_model(preset, None if init is None else Path(init))
+        found = load_own_model(preset, None if init is None else Path(init), frozen=False)
         if pattern is not None and pattern != found.pattern:
             raise ModelError(
                 f"expected the CFA of {preset}, which is {found.pattern}, found {pattern}: "
                 "leave out --cfa"
             )
-        return found.model.train().requires_grad_(True), found.pattern
+        return found.model, found.pattern
     pattern = pattern or CFAPattern.named(DEFAULT_CFA)
     model = build_preset(preset, pattern)
     if init is not None:
@@ -240,7 +241,8 @@ def _pictures(
 ) -> Pictures:
     """The pictures to train on, and others to validate on."""
     sets = [find_dataset(source, hdrplus=hdrplus) for source in data]
-    files = [file for found in sets for file in found.train]
+    # A picture that two sources name is one picture.
+    files = list({f.path.resolve(): f for found in sets for f in found.train}.values())
     held_out = list(find_images(validation)) if validation else []
     held_out = held_out or [file for found in sets for file in found.validation]
     if not held_out:
@@ -263,7 +265,8 @@ def _pictures(
 
 
 def _validation_picture(file: ImageFile, pattern: CFAPattern) -> Tensor:
-    picture = read_picture(file.path).tensor()
+    samples = read_training_picture(file)
+    picture = Picture(samples=samples, dropped_alpha=False).tensor()
     height, width = picture.shape[2:]
     if height < pattern.period[0] or width < pattern.period[1]:
         raise ImageError(

@@ -28,6 +28,7 @@ SETTINGS = TrainSettings(
     last_patch_px=48,
     warmup_steps=3,
     validate_every=5,
+    snapshot_every=2,
     precision="float32",
 )
 BUILDERS = MappingProxyType(

@@ -191,7 +191,7 @@ def test_a_cache_is_kept_where_it_was_asked_for(data: Path, tmp_path: Path) -> N
     once = {"settings": replace(SETTINGS, steps=1), "cache": tmp_path / "cache"}
     train_model(**arguments(data, tmp_path / "one", **once))
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}
-    assert len(before) == 2
+    assert len(before) == 3
     read: list[int] = []
     changes = {**once, "on_read": lambda count, _total: read.append(count)}
     train_model(**arguments(data, tmp_path / "two", **changes))

@@ -17,7 +17,7 @@ from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.statistics import (
     LayerStatistics,
     as_matrix,
-    execution_order,
+    count_calls,
     from_matrix,
     layer_statistics,
 )
@@ -64,7 +64,7 @@ def test_the_statistics_tell_the_error_of_the_outputs(
 ) -> None:
     """For every kind of layer: against its outputs, as PyTorch computes them."""
     other = perturbed(zoo)
-    statistics = layer_statistics(other, zoo, name, inputs)
+    statistics = layer_statistics(other, zoo, name, inputs, calls=1)
     layer = zoo.get_submodule(name)
     weight = layer.get_parameter("weight").detach()
     wanted = outputs(zoo, name, inputs, weight)
@@ -96,10 +96,10 @@ def test_a_matrix_becomes_the_weight_again(zoo: nn.Module, name: str) -> None:
 
 @pytest.mark.unit
 def test_layers_come_in_the_order_of_use(zoo: nn.Module, inputs: list[Tensor]) -> None:
-    assert execution_order(zoo, inputs[0], LAYERS[::-1]) == LAYERS
+    assert list(count_calls(zoo, inputs[0], LAYERS[::-1])) == LAYERS
     zoo.spare = nn.Linear(2, 2)
     with pytest.raises(ModelError, match="every layer to be used, 'spare' is not"):
-        execution_order(zoo, inputs[0], [*LAYERS, "spare"])
+        count_calls(zoo, inputs[0], [*LAYERS, "spare"])
 
 
 def problem(seed: int, rows: int, k: int) -> tuple[Tensor, Tensor]:
@@ -246,3 +246,40 @@ def test_methods_can_be_mixed(zoo: nn.Module, inputs: list[Tensor]) -> None:
     found, nearest = quantize(zoo, plan, inputs), quantize(zoo, Plan.uniform(weight_bits=5))
     for name in find_layers(zoo):
         assert torch.equal(found.codes[name], nearest.codes[name]) == (name != "mix")
+
+
+class Twice(nn.Module):
+    """One layer is called twice, by keyword; another shares its weight."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(5)
+        self.conv = nn.Conv2d(4, 4, 3, padding=1)
+        self.tied = nn.Conv2d(4, 4, 3, padding=1)
+        self.tied.weight = self.conv.weight
+        self.drop = nn.Dropout(0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.conv(input=torch.relu(self.conv(input=x.expand(-1, 4, -1, -1))))
+        return self.drop(self.tied(x))
+
+
+@pytest.mark.unit
+def test_a_layer_that_is_used_twice_is_seen_twice(inputs: list[Tensor]) -> None:
+    net = Twice().eval()
+    assert count_calls(net, inputs[0], ["tied", "conv"]) == {"conv": 2, "tied": 1}
+    once, twice = (layer_statistics(net, net, "conv", inputs, calls=n).count for n in (1, 2))
+    assert (once, twice) == (4 * 240, 8 * 240)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("method", ["gptq", "quantease", "auto"])
+def test_shared_weights_share_their_codes_and_the_mode_stays(
+    inputs: list[Tensor], method: str
+) -> None:
+    net = Twice().train()
+    found = quantize(net, Plan.uniform(weight_bits=4, method=method), inputs)
+    assert torch.equal(found.codes["conv"], found.codes["tied"])
+    assert net.training
+    assert found.training
+    assert net.drop.training

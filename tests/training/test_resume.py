@@ -22,7 +22,7 @@ from training_kit import (
 from quantisp.data import PatchCache, TileSet
 from quantisp.errors import ModelError
 from quantisp.models import DePhaseNet, DePhaseNetConfig
-from quantisp.training import TrainSettings, train
+from quantisp.training import TrainSettings, check_run_folder, train
 
 pytestmark = pytest.mark.unit
 
@@ -74,17 +74,17 @@ def test_resuming_is_exact(tmp_path: Path, precision: str) -> None:
 
 
 def test_work_after_the_last_checkpoint_is_done_again(tmp_path: Path) -> None:
-    run(tmp_path / "straight", tiny_settings())
-    stopped(tmp_path / "resumed", tiny_settings(), stop=8)
+    run(tmp_path / "straight", tiny_settings(snapshot_every=2))
+    stopped(tmp_path / "resumed", tiny_settings(snapshot_every=2), stop=8)
     assert saved_run(tmp_path / "resumed")["step"] == 5
-    run(tmp_path / "resumed", tiny_settings(), resume=True)
+    run(tmp_path / "resumed", tiny_settings(snapshot_every=2), resume=True)
     assert equal(saved_run(tmp_path / "straight"), saved_run(tmp_path / "resumed"))
 
 
-@pytest.mark.parametrize("lost", ["muon", "adamw", "averaged", "step"])
+@pytest.mark.parametrize("lost", ["muon", "adamw", "averaged", "step", "returns"])
 def test_every_part_of_a_checkpoint_matters(tmp_path: Path, lost: str) -> None:
-    run(tmp_path / "straight", tiny_settings())
-    stopped(tmp_path / "resumed", tiny_settings(), stop=8)
+    run(tmp_path / "straight", tiny_settings(snapshot_every=2))
+    stopped(tmp_path / "resumed", tiny_settings(snapshot_every=2), stop=8)
     checkpoint = tmp_path / "resumed" / "checkpoint.pt"
     state = torch.load(checkpoint, weights_only=True)
     match lost:
@@ -92,10 +92,12 @@ def test_every_part_of_a_checkpoint_matters(tmp_path: Path, lost: str) -> None:
             state["optimizers"][lost]["state"] = {}
         case "averaged":
             state["averaged"] = state["model"]
+        case "returns":
+            state["returns"] = 1
         case _:
             state["step"] += 1
     torch.save(state, checkpoint)
-    run(tmp_path / "resumed", tiny_settings(), resume=True)
+    run(tmp_path / "resumed", tiny_settings(snapshot_every=2), resume=True)
     assert not equal(saved_run(tmp_path / "straight"), saved_run(tmp_path / "resumed"))
 
 
@@ -132,9 +134,50 @@ def test_another_network_is_refused(tmp_path: Path) -> None:
         run(tmp_path, tiny_settings(), resume=True, net=DePhaseNet(wider, KODAK_CFA))
 
 
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(tmp_path: Path) -> None:
+    for name in ("straight", "killed"):
+        (tmp_path / name / "cache").mkdir(parents=True)
+    run(tmp_path / "straight", tiny_settings())
+    with pytest.raises(Stopped):
+        run(tmp_path / "killed", tiny_settings(), stop=3)
+    assert not (tmp_path / "killed" / "checkpoint.pt").exists()
+    for resume in (True, False):
+        check_run_folder(tmp_path / "killed", resume=resume)
+    torch.manual_seed(0)
+    run(tmp_path / "killed", tiny_settings(), resume=True, net=tiny_net())
+    assert equal(saved_run(tmp_path / "straight"), saved_run(tmp_path / "killed"))
+
+
+def test_other_validation_pictures_are_refused(tmp_path: Path) -> None:
+    run(tmp_path, tiny_settings(steps=2))
+    with pytest.raises(ModelError, match="validation pictures was"):
+        train(
+            tiny_net(),
+            tiny_patches(),
+            validation()[:1],
+            tiny_settings(),
+            pattern=KODAK_CFA,
+            folder=tmp_path,
+            resume=True,
+        )
+
+
+def test_a_network_that_draws_numbers_is_resumed_exactly(tmp_path: Path) -> None:
+    def dropping() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.Dropout(0.2), nn.Conv2d(8, 3, 1))
+
+    often = tiny_settings(snapshot_every=1, checkpoint_every_s=1e-9)
+    run(tmp_path / "straight", often, net=dropping())
+    with pytest.raises(Stopped):
+        run(tmp_path / "stopped", often, stop=8, net=dropping())
+    run(tmp_path / "stopped", often, resume=True, net=dropping())
+    assert equal(saved_run(tmp_path / "straight"), saved_run(tmp_path / "stopped"))
+
+
 def test_nothing_to_resume_from(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="found none: start without --resume"):
-        run(tmp_path, tiny_settings(), resume=True)
+        check_run_folder(tmp_path, resume=True)
 
 
 @pytest.mark.parametrize("state", [{}, {"settings": []}, {"settings": {}}])

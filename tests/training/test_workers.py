@@ -103,3 +103,27 @@ def test_another_number_than_torchrun_started(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     with pytest.raises(SettingError, match="torchrun started 2 processes here, --devices asks"):
         start_workers(CPU, devices=3)
+
+
+def test_a_batch_that_cannot_be_shared_is_refused(tmp_path: Path) -> None:
+    three = Workers()
+    three.count = 3
+    with pytest.raises(SettingError, match="that 3 processes can share evenly, 4 patches of 32"):
+        train(
+            tiny_net(),
+            tiny_patches(),
+            validation(),
+            tiny_settings(),
+            pattern=KODAK_CFA,
+            folder=tmp_path,
+            workers=three,
+        )
+
+
+def test_several_machines_need_a_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SettingError, match="expected torchrun"):
+        start_workers(CPU, nodes=2)
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    with pytest.raises(SettingError, match="torchrun started 1 machines, --nodes asks for 5"):
+        start_workers(CPU, nodes=5)

@@ -113,7 +113,7 @@ def train_command(
     Example: quantisp train --data photos/ --cfa bayer --time-limit 60 --out run
     """
     from quantisp.api_training import train_model
-    from quantisp.training import TrainSettings
+    from quantisp.training import TrainSettings, is_first_process
 
     if steps is None and time_limit is None:
         time_limit = DEFAULT_MINUTES
@@ -156,6 +156,8 @@ def train_command(
             on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=show,
         )
+    if not is_first_process():
+        return
     best = max(point.psnr_db for point in curve)
     print(f"best on validation: {best:.3f} dB, in {out / 'model.safetensors'}")
 

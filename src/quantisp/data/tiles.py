@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import logging
@@ -33,6 +34,7 @@ CELL_PX = 64
 LEAST_DETAIL = 1.0
 SAMPLES_NAME = "pictures.u8"
 INDEX_NAME = "pictures.jsonl"
+LOCK_NAME = "pictures.lock"
 # Pictures in hand at once while decoding.
 AHEAD = 16
 
@@ -108,8 +110,15 @@ def decode_tiles(
     make_folder(folder)
     key = _key(files, at_least_px)
     try:
+        lock = (folder / LOCK_NAME).open("ab")
+        # Another run that decodes the same is waited for, and its work used.
+        fcntl.flock(lock, fcntl.LOCK_EX)
         known, size = _read_journal(folder, key)
+        if not known:
+            # A run that has the old ones mapped keeps them.
+            remove_tiles(folder, keep_folder=True)
         with (
+            lock,
             (folder / SAMPLES_NAME).open("r+b" if known else "wb") as samples,
             (folder / INDEX_NAME).open("r+b" if known else "wb") as index,
         ):
@@ -161,10 +170,13 @@ def open_tiles(folder: Path) -> TileSet:
     return TileSet(samples, entries)
 
 
-def remove_tiles(folder: Path) -> None:
+def remove_tiles(folder: Path, *, keep_folder: bool = False) -> None:
     """Remove what :func:`decode_tiles` put into ``folder``, and the folder if it is empty then."""
     for name in (SAMPLES_NAME, INDEX_NAME):
         (folder / name).unlink(missing_ok=True)
+    if keep_folder:
+        return
+    (folder / LOCK_NAME).unlink(missing_ok=True)
     # Not empty, or not ours to remove.
     with contextlib.suppress(OSError):
         folder.rmdir()

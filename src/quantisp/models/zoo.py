@@ -104,13 +104,14 @@ def _build(path: Path, file: ModelFile) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
-def load_own_model(factory: str, weights: Path | None) -> LoadedModel:
+def load_own_model(factory: str, weights: Path | None, *, frozen: bool = True) -> LoadedModel:
     """Build a user's own network by calling ``package.module:factory`` without arguments.
 
     Args:
         factory: the callable's module and name; it returns an ``nn.Module`` that maps a mosaic
             (n, 1, h, w) to RGB (n, 3, h, w) and has its CFA as ``.pattern``.
         weights: a safetensors file with its state dict, or None to use it as it is returned.
+        frozen: in evaluation mode and without gradients; else as the factory leaves it.
 
     Raises:
         ModelError: no such factory, or what it returns cannot be used.
@@ -146,7 +147,7 @@ def load_own_model(factory: str, weights: Path | None) -> LoadedModel:
         _load_own_weights(model, weights)
     return LoadedModel(
         name=factory,
-        model=model.eval().requires_grad_(False),
+        model=model.eval().requires_grad_(False) if frozen else model,
         pattern=pattern,
         provenance=None,
     )

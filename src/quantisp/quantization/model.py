@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -80,6 +81,7 @@ def _decided(
     """Take the steps of ``auto`` that bring the output nearer to float on held-out inputs."""
     held_out = inputs[HELD_OUT - 1 :: HELD_OUT] or inputs[-1:]
     kept = [x for x in inputs if not any(x is other for other in held_out)]
+    reference = copy.deepcopy(model).eval()
     best: Walked | None = None
     error = math.inf
     decisions: list[str] = []
@@ -94,7 +96,7 @@ def _decided(
             for name, entry in resolved.items()
         }
         walked = walk(model, tried, kept, report)
-        found = output_error(walked.network.eval(), model.eval(), held_out)
+        found = output_error(walked.network, reference, held_out)
         taken = best is None or found <= WORTH_KEEPING * error
         decisions.append(f"{step}: mean squared error {found:.3g}, {'kept' if taken else 'left'}")
         if taken:

@@ -7,7 +7,7 @@ the mean squared error of the outputs is a quadratic form of Q in the second mom
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from quantisp.errors import ModelError, RunError
 
-__all__ = ["LayerStatistics", "as_matrix", "execution_order", "from_matrix", "layer_statistics"]
+__all__ = ["LayerStatistics", "as_matrix", "count_calls", "from_matrix", "layer_statistics"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -79,6 +79,8 @@ def layer_statistics(
     reference: nn.Module,
     name: str,
     calibration: Sequence[Tensor],
+    *,
+    calls: int,
 ) -> LayerStatistics:
     """The statistics of layer ``name`` over the calibration inputs.
 
@@ -87,6 +89,7 @@ def layer_statistics(
         reference: the float network.
         name: of the layer in both.
         calibration: network inputs.
+        calls: how often the network uses the layer for one input.
 
     Raises:
         RunError: the layer's inputs are not finite.
@@ -94,7 +97,7 @@ def layer_statistics(
     total: list[Tensor] = []
     count = 0
     for batch in calibration:
-        columns = [_columns(net, name, batch) for net in (quantized, reference)]
+        columns = [_columns(net, name, batch, calls) for net in (quantized, reference)]
         for y, x in zip(*columns, strict=True):
             # One product in float32, sums in float64.
             found = [y @ y.mT, x @ y.mT, y.sum(2), x.sum(2)]
@@ -110,34 +113,39 @@ def layer_statistics(
     return LayerStatistics(gram=gram, cross=cross, mean=mean, float_mean=float_mean, count=count)
 
 
-def execution_order(network: nn.Module, batch: Tensor, names: Sequence[str]) -> list[str]:
-    """The layers in the order in which the network first uses them.
+def count_calls(network: nn.Module, batch: Tensor, names: Sequence[str]) -> dict[str, int]:
+    """How often the network uses each layer, in the order of first use.
 
     Raises:
         ModelError: the network does not use one of them.
     """
-    seen: list[str] = []
+    calls: dict[str, int] = {}
     hooks = []
     for name in names:
 
         def note(*_: object, name: str = name) -> None:
-            if name not in seen:
-                seen.append(name)
+            calls[name] = calls.get(name, 0) + 1
 
         hooks.append(network.get_submodule(name).register_forward_pre_hook(note))
     try:
         with torch.no_grad():
-            network(batch)
+            network(_beside(network, batch))
     finally:
         for hook in hooks:
             hook.remove()
-    unused = [name for name in names if name not in seen]
+    unused = [name for name in names if name not in calls]
     if unused:
         raise ModelError(
             f"expected every layer to be used, {unused[0]!r} is not by the calibration input: "
             "plan it with weight_bits None, or use method 'rtn'"
         )
-    return seen
+    return calls
+
+
+def _beside(network: nn.Module, batch: Tensor) -> Tensor:
+    """The input on the network's device."""
+    first = next(network.parameters(), batch)
+    return batch.to(first.device)
 
 
 class _Reached(Exception):  # noqa: N818
@@ -145,32 +153,27 @@ class _Reached(Exception):  # noqa: N818
 
 
 @torch.no_grad()
-def _columns(network: nn.Module, name: str, batch: Tensor) -> Iterator[Tensor]:
+def _columns(network: nn.Module, name: str, batch: Tensor, calls: int) -> Iterator[Tensor]:
     """The input columns of a layer, (groups, k, positions), once for each time it is used."""
     layer = network.get_submodule(name)
     inputs: list[Tensor] = []
-    hook = layer.register_forward_pre_hook(_stop_after(layer, network, inputs))
+
+    def note(_layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        (value,) = (*given, *named.values())
+        # Cloned, for what follows may work in place.
+        inputs.append(value.detach().clone())
+        if len(inputs) == calls:
+            raise _Reached
+
+    hook = layer.register_forward_pre_hook(note, with_kwargs=True)
     try:
-        network(batch)
+        network(_beside(network, batch))
     except _Reached:
         pass
     finally:
         hook.remove()
     for value in inputs:
         yield _unfolded(layer, value.float())
-
-
-def _stop_after(
-    layer: nn.Module, network: nn.Module, inputs: list[Tensor]
-) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-    shared = sum(module is layer for _, module in network.named_modules(remove_duplicate=False)) > 1
-
-    def note(_layer: nn.Module, given: tuple[Tensor, ...]) -> None:
-        inputs.append(given[0].detach().clone())
-        if not shared:
-            raise _Reached
-
-    return note
 
 
 def _unfolded(layer: nn.Module, x: Tensor) -> Float[Tensor, "groups k positions"]:

@@ -16,7 +16,7 @@ from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import CALIBRATED, METHODS
 from quantisp.quantization.plan import LayerPlan
-from quantisp.quantization.statistics import execution_order, layer_statistics
+from quantisp.quantization.statistics import count_calls, layer_statistics
 
 __all__ = ["Walked", "check_calibration", "output_error", "walk"]
 
@@ -59,15 +59,21 @@ def walk(
     )
     layers = find_layers(network)
     planned = {n: f for n in layers if (f := resolved[n].weight_format) is not None}
-    names = list(planned)
-    if any(resolved[name].method in CALIBRATED for name in names):
-        names = execution_order(reference, calibration[0], names)
+    # What looks at no inputs can be rounded first; the rest comes in the order of use.
+    looking = [name for name in planned if resolved[name].method in CALIBRATED]
+    calls = count_calls(reference, calibration[0], looking) if looking else {}
+    names = [*(name for name in planned if name not in calls), *calls]
     weights: dict[str, QuantizedWeight] = {}
+    done: dict[int, str] = {}
     for count, name in enumerate(names, start=1):
         layer = layers[name]
-        weight, bias = _rounded(
-            layer, resolved[name], planned[name], network, reference, calibration
-        )
+        # Layers that share a weight share its codes.
+        first = done.setdefault(id(layer.weight), name)
+        if first != name:
+            weights[name] = weights[first]
+            continue
+        walked = _Stop(name=name, plan=resolved[name], calls=calls.get(name, 0))
+        weight, bias = _rounded(layer, walked, planned[name], (network, reference), calibration)
         weights[name] = weight
         with torch.no_grad():
             layer.weight.copy_(weight.dequantize())
@@ -86,20 +92,30 @@ def walk(
 def output_error(
     network: nn.Module, reference: nn.Module, inputs: Sequence[Float[Tensor, "_ _ _ _"]]
 ) -> float:
-    """The mean squared difference of two networks' outputs."""
+    """The mean squared difference of two networks' outputs, in evaluation mode."""
+    network = copy.deepcopy(network).eval()
     with torch.inference_mode():
         errors = [(network(x) - reference(x)).double().square().mean() for x in inputs]
     return float(torch.stack(errors).mean())
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stop:
+    """A layer on the way, and how often the network uses it."""
+
+    name: str
+    plan: LayerPlan
+    calls: int
+
+
 def _rounded(
     layer: Layer,
-    plan: LayerPlan,
+    stop: _Stop,
     int_format: IntFormat,
-    network: nn.Module,
-    reference: nn.Module,
+    networks: tuple[nn.Module, nn.Module],
     calibration: Sequence[Tensor],
 ) -> tuple[QuantizedWeight, Tensor | None]:
+    plan = stop.plan
     weight = layer.weight.detach().cpu()
     if weight.dtype != torch.float32:
         raise ModelError(
@@ -112,7 +128,7 @@ def _rounded(
             return METHODS[plan.method](weight, int_format, plan.rounding, axis), None
         # Refuses weights that are not finite.
         weight_scale(weight, int_format)
-        statistics = layer_statistics(network, reference, layer.name, calibration)
+        statistics = layer_statistics(*networks, stop.name, calibration, calls=stop.calls)
         method = CALIBRATED[plan.method]
         return method(layer.module, weight, int_format, plan.rounding, axis, statistics)
     except ModelError as error:

@@ -14,6 +14,8 @@ from quantisp.files import write_atomically
 __all__ = ["CHECKPOINT_NAME", "check_run_folder", "read_checkpoint", "write_checkpoint"]
 
 CHECKPOINT_NAME = "checkpoint.pt"
+# What a run leaves that was killed before its first checkpoint.
+BEFORE_A_CHECKPOINT = frozenset({"cache", "tensorboard"})
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:
@@ -23,14 +25,17 @@ def check_run_folder(folder: Path, *, resume: bool) -> None:
         OutputError: a file is in its place, or it is not empty and not to be resumed.
         ModelError: there is no checkpoint to go on from.
     """
-    if resume and not (folder / CHECKPOINT_NAME).is_file():
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set[str]()
+    found = {name for name in found if not name.endswith(".partial")}
+    begun = bool(found & BEFORE_A_CHECKPOINT) and CHECKPOINT_NAME not in found
+    if resume and not begun and not (folder / CHECKPOINT_NAME).is_file():
         raise _none_at(folder / CHECKPOINT_NAME)
     nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     if not nearest.is_dir():
         raise OutputError(f"expected a folder at {nearest}, found a file: choose another --out")
-    if not resume and nearest == folder and any(folder.iterdir()):
+    if not resume and found - BEFORE_A_CHECKPOINT:
         raise OutputError(
-            f"expected a new or empty folder, {folder} holds {min(folder.iterdir()).name}: "
+            f"expected a new or empty folder, {folder} holds {min(found)}: "
             "pass --resume to go on with its run, or choose another --out"
         )
 

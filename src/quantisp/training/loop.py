@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from quantisp.cfa import CFAPattern
 from quantisp.data import PatchCache
+from quantisp.errors import SettingError
 from quantisp.inference import keep_freed_memory
 from quantisp.training.checkpoints import CHECKPOINT_NAME
 from quantisp.training.guard import CHECK_EVERY
@@ -60,21 +62,45 @@ def train(
 
     Raises:
         ModelError: the checkpoint is missing, damaged, or of another model or run.
+        SettingError: the batch cannot be shared evenly by the workers.
         RunError: the loss went astray again and again.
     """
     keep_freed_memory()
     workers = workers or Workers()
     # What a run is of, besides its settings: resuming with anything else would be another run.
-    of = {"CFA": repr(pattern), "training pictures": patches.sha256()}
+    of = {
+        "CFA": repr(pattern),
+        "training pictures": patches.sha256(),
+        "validation pictures": _sha256(validation),
+    }
+    _check_shares(settings, workers)
     run = TrainingRun(
         model, settings, pattern, folder / CHECKPOINT_NAME, workers, of, compiled=compiled
     )
-    if resume:
+    # A run that was killed before its first checkpoint begins at the beginning.
+    if resume and run.checkpoint.exists():
         run.resume()
     with keep_in_float32(model, run.device):
         _Course(run, validation, on_progress, on_better).follow(patches)
     model.load_state_dict(run.averaged.state_dict())
     return tuple(run.curve)
+
+
+def _sha256(pictures: Sequence[Tensor]) -> str:
+    digest = hashlib.sha256()
+    for picture in pictures:
+        digest.update(f"{tuple(picture.shape)}".encode() + picture.cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _check_shares(settings: TrainSettings, workers: Workers) -> None:
+    for patch_px in (settings.patch_px, settings.last_patch_px):
+        size = settings.batch_size(patch_px)
+        if size % workers.count:
+            raise SettingError(
+                f"expected a batch that {workers.count} processes can share evenly, {size} patches "
+                f"of {patch_px} px are none: give a larger --batch"
+            )
 
 
 class _Course:
@@ -106,6 +132,7 @@ class _Course:
         if not run.curve or run.curve[-1].step != run.step:
             while not self._validated():
                 run.return_to_snapshot()
+        run.finish()
         self._report(due=True)
 
     def _look_back(self, *, looking: bool) -> None:
@@ -115,9 +142,8 @@ class _Course:
         if ((looking or keeping) and not run.is_sound()) or (validating and not self._validated()):
             run.return_to_snapshot()
         elif keeping and not validating:
-            run.keep()
-            if time.monotonic() - self._last_checkpoint > settings.checkpoint_every_s:
-                self._save()
+            due = time.monotonic() - self._last_checkpoint > settings.checkpoint_every_s
+            self._keep(due=due)
 
     def _validated(self) -> bool:
         """Validate, and keep what is sound; False if it is not."""
@@ -128,13 +154,13 @@ class _Course:
         best = all(run.curve[-1].psnr_db > earlier.psnr_db for earlier in run.curve[:-1])
         if self._on_better is not None and best:
             self._on_better(run.averaged, run.curve[-1])
-        run.keep()
-        self._save()
+        self._keep(due=True)
         return True
 
-    def _save(self) -> None:
-        self._run.save()
-        self._last_checkpoint = time.monotonic()
+    def _keep(self, *, due: bool) -> None:
+        self._run.keep(due=due)
+        if due:
+            self._last_checkpoint = time.monotonic()
 
     def _tick(self, *, looking: bool) -> None:
         """Time is the first worker's, which the others learn when they look at one another."""

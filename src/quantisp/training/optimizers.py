@@ -84,7 +84,7 @@ class Optimizers:
 
 def _matrix_weights(model: nn.Module) -> list[Tensor]:
     kept_out = {model.get_submodule(name) for name in getattr(model, "float32_layers", ())}
-    return [
+    weights = [
         layer.weight
         for layer in model.modules()
         if isinstance(layer, nn.Conv2d | nn.Linear)
@@ -92,6 +92,8 @@ def _matrix_weights(model: nn.Module) -> list[Tensor]:
         and layer not in kept_out
         and layer.weight.requires_grad
     ]
+    # A weight that two layers share is moved once.
+    return list({id(weight): weight for weight in weights}.values())
 
 
 def _channels_last(weight: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from quantisp.data import ImageFile, TileSet, read_picture
+from quantisp.data import ImageFile, Picture, TileSet, read_training_picture
 from quantisp.files import write_atomically
 from quantisp.training.run import CurvePoint
 from quantisp.training.settings import TrainSettings
@@ -50,10 +50,12 @@ def write_record(
         "revision": revision,
         "settings": asdict(settings),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
-        "validation": [
-            {"name": file.name, "sha256": read_picture(file.path).sha256()} for file in validation
-        ],
+        "validation": [{"name": file.name, "sha256": _sha256(file)} for file in validation],
         "curve": [{**asdict(point), "psnr_db": round(point.psnr_db, 4)} for point in curve],
         "pictures": [{"name": tile.name, "sha256": tile.sha256} for tile in tiles.entries],
     }
     write_atomically(path, (json.dumps(record, indent=1) + "\n").encode())
+
+
+def _sha256(file: ImageFile) -> str:
+    return Picture(samples=read_training_picture(file), dropped_alpha=False).sha256()

@@ -114,7 +114,13 @@ class TrainingRun:
         self.returns = 0
         self.curve: list[CurvePoint] = []
         self._losses: dict[str, list[Tensor]] = {}
+        # The last is kept, but not trusted before the losses after it are sound, too.
+        self._pending: dict[str, Any] | None = None
+        self._due = False
         self.snapshot = self._state()
+        if self.device.type == "cuda":
+            # TF32 has 11 significant bits; training has its bfloat16, and validation has float32.
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
 
     def share(self) -> float:
         """How much of the run is done, 0 to 1 and a little over."""
@@ -146,7 +152,7 @@ class TrainingRun:
         rgb = patches.batch(
             seed=settings.seed,
             step=self.step + self.returns * STREAM_STEPS,
-            size=self.batch_size(patch_px),
+            size=settings.batch_size(patch_px),
             patch_px=patch_px,
             part=(self.workers.rank, self.workers.count),
         ).to(self.device, non_blocking=True)
@@ -166,12 +172,6 @@ class TrainingRun:
         self.step += 1
         self._average()
         self._losses.setdefault("last" if late else "first", []).append(loss.detach())
-
-    def batch_size(self, patch_px: int) -> int:
-        """Patches a step, over all workers: as many pixels whatever their size, shared evenly."""
-        settings, workers = self.settings, self.workers.count
-        size = settings.batch * (settings.patch_px / patch_px) ** 2 / workers
-        return max(round(size), 1) * workers
 
     def _learning_rate(self, share: float) -> float:
         settings = self.settings
@@ -198,6 +198,8 @@ class TrainingRun:
             self.loss = losses[-1]
             sound = sound and self.guard.accepts(losses, phase)
         self._losses.clear()
+        if sound and self._pending is not None and self._pending["step"] < self.step:
+            self._confirm()
         return sound
 
     @torch.inference_mode()
@@ -218,12 +220,27 @@ class TrainingRun:
         log.info("step %d: loss %.5f, validation %.3f dB", point.step, point.loss, point.psnr_db)
         return True
 
-    def keep(self) -> None:
-        """Take a snapshot, to return to."""
-        self.snapshot = self._state()
+    def keep(self, *, due: bool) -> None:
+        """Take a snapshot; once later losses are sound it is what to return to.
 
-    def save(self) -> None:
-        """Write the last snapshot as the checkpoint."""
+        Args:
+            due: then it is written as the checkpoint, too.
+        """
+        self._pending, self._due = self._state(), self._due or due
+
+    def finish(self) -> None:
+        """Write the end of the run as the checkpoint."""
+        self._pending, self._due = self._state(), True
+        self._confirm()
+
+    def _confirm(self) -> None:
+        if self._pending is not None:
+            self.snapshot, self._pending = self._pending, None
+        if self._due:
+            self._save()
+
+    def _save(self) -> None:
+        self._due = False
         if self.workers.rank == 0:
             write_checkpoint(self.checkpoint, self.snapshot)
 
@@ -246,8 +263,8 @@ class TrainingRun:
         # Time does not return, and neither does the count: else a run could circle for ever.
         self.returns, self.elapsed_s = returns, elapsed_s
         self._losses.clear()
-        self.keep()
-        self.save()
+        self._pending, self.snapshot = None, self._state()
+        self._save()
         log.warning(
             "the loss went astray (%.4g at step %d): going on from step %d with %g of the "
             "learning rate and other patches",
@@ -269,6 +286,8 @@ class TrainingRun:
                 "guard": self.guard.state_dict(),
                 "step": self.step,
                 "returns": self.returns,
+                # Of networks that draw numbers themselves, such as Dropout.
+                "random": torch.get_rng_state(),
                 "elapsed_s": self.elapsed_s,
                 "loss": self.loss,
                 "curve": [asdict(point) for point in self.curve],
@@ -285,6 +304,7 @@ class TrainingRun:
         self.step, self.returns = int(state["step"]), int(state["returns"])
         self.elapsed_s, self.loss = float(state["elapsed_s"]), float(state["loss"])
         self.curve = [CurvePoint(**point) for point in state["curve"]]
+        torch.set_rng_state(state["random"])
 
     def resume(self) -> None:
         """Go on from the checkpoint.
@@ -302,7 +322,7 @@ class TrainingRun:
                 f"({str(error).splitlines()[0]}): give the same settings, or start without --resume"
             ) from error
         self.first_step, self.first_elapsed_s = self.step, self.elapsed_s
-        self.keep()
+        self.snapshot = self._state()
 
     def _check_settings(self, saved: dict[str, Any]) -> None:
         # A run may be given more time or steps; anything else would make it another run.

@@ -98,3 +98,7 @@ class TrainSettings:
                 "correct it"
             )
         resolve_precision(self.precision, torch.device("cpu"))
+
+    def batch_size(self, patch_px: int) -> int:
+        """Patches a step: as many pixels whatever their size, and at least one patch."""
+        return max(round(self.batch * (self.patch_px / patch_px) ** 2), 1)

@@ -44,7 +44,17 @@ def start_workers(device: torch.device, *, devices: int = 1, nodes: int = 1) -> 
                 f"torchrun started {here} processes here, --devices asks for {devices}: "
                 "leave --devices out"
             )
+        if nodes not in (1, everywhere // here):
+            raise SettingError(
+                f"torchrun started {everywhere // here} machines, --nodes asks for {nodes}: "
+                "leave --nodes out"
+            )
         devices, nodes = here, everywhere // here
+    elif nodes > 1 and "LOCAL_RANK" not in os.environ:
+        raise SettingError(
+            f"expected torchrun, or a launcher like it, on each of {nodes} machines, found none: "
+            "start `torchrun --nnodes ... -m quantisp.cli.main train ...` there"
+        )
     if devices * nodes == 1:
         return Workers(device)
     if device.type == "cuda" and devices > torch.cuda.device_count():
