@@ -15,6 +15,7 @@ from quantisp.api import evaluate, study_with_crops
 from quantisp.errors import ImageError, OutputError, SettingError
 from quantisp.evaluation import StudyProgress
 from quantisp.quantization import Plan
+from quantisp.quantization import model as model_module
 
 pytestmark = pytest.mark.unit
 
@@ -46,9 +47,17 @@ def test_it_works_out_of_the_box_and_the_same_each_time(data: Path, tmp_path: Pa
 
 
 def test_progress_tells_which_layer_is_rounded(
-    data: Path, tmp_path: Path, calibration: Path
+    data: Path, tmp_path: Path, calibration: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[StudyProgress] = []
+    walks: list[str] = []
+    walk = model_module.walk
+
+    def counted(*arguments: Any) -> Any:
+        walks.append("")
+        return walk(*arguments)
+
+    monkeypatch.setattr(model_module, "walk", counted)
     study_with_crops(
         tiny_net(),
         data / "val",
@@ -60,6 +69,8 @@ def test_progress_tells_which_layer_is_rounded(
         on_progress=told.append,
     )
     assert any("4 bits, rounding layer 3 of " in progress.doing for progress in told)
+    # The crops show the network that the table measured: it is not rounded again.
+    assert len(walks) == 1
 
 
 def test_pictures_that_are_measured_are_refused_whatever_their_names(

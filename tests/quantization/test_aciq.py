@@ -6,18 +6,16 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from method_kit import WIDTHS, as_slices, axes, formats, weights
 from scipy import stats
 from scipy.optimize import minimize_scalar
 from scipy.special import erf
 from torch import Tensor
 
-from quantisp.errors import ModelError
 from quantisp.quantization import IntFormat, Rounding, weight_scale
 from quantisp.quantization.methods.aciq import clip_analytically, gauss_clipping, laplace_clipping
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.rounding import ROUNDINGS
-
-WIDTHS = range(2, 17)
 
 # alpha* / b and alpha* / sigma for 2 to 8 bits, as in the authors' published code.
 LAPLACE = (2.83068299, 3.89722946, 5.02864014, 6.20476633, 7.41312622, 8.64561995, 9.89675982)
@@ -128,19 +126,6 @@ def test_the_likelier_prior_is_that_of_scipy():
     assert 5 < sum(chosen) < 36
 
 
-@st.composite
-def weights(draw: st.DrawFn) -> Tensor:
-    rows = draw(st.integers(1, 4))
-    row = st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3)
-    values = torch.tensor(draw(st.lists(row, min_size=rows, max_size=rows)))
-    values = torch.where(values.abs() < 2.0**-60, 0.0, values)
-    return values * 2.0 ** draw(st.integers(-30, 30))
-
-
-formats = st.builds(IntFormat, bits=st.sampled_from(WIDTHS), narrow_range=st.booleans())
-axes = st.sampled_from([None, 0, 1])
-
-
 @pytest.mark.property
 @given(weights(), formats, axes, st.sampled_from(ROUNDINGS), st.integers(-20, 20))
 def test_a_power_of_two_changes_the_scale_alone(
@@ -159,22 +144,6 @@ def test_a_power_of_two_changes_the_scale_alone(
     assert bool((found.scale <= widest).all())
     if bool((as_slices(weight, axis) != 0).any(dim=1).all()):
         assert torch.equal(again.scale, found.scale * 2.0**exponent)
-
-
-def as_slices(weight: Tensor, axis: int | None) -> Tensor:
-    return weight.reshape(1, -1) if axis is None else weight.transpose(0, axis).flatten(1)
-
-
-@pytest.mark.property
-@pytest.mark.parametrize("rounding", ["half_even", "half_away"])
-@given(weights(), st.sampled_from(WIDTHS), axes)
-def test_codes_change_sign_with_the_weight(
-    rounding: Rounding, weight: Tensor, bits: int, axis: int | None
-):
-    found = clip_analytically(weight, IntFormat(bits=bits), rounding, axis)
-    mirrored = clip_analytically(-weight, IntFormat(bits=bits), rounding, axis)
-    assert torch.equal(mirrored.codes, -found.codes)
-    assert torch.equal(mirrored.scale, found.scale)
 
 
 @pytest.mark.unit
@@ -212,10 +181,3 @@ def test_axis_of_a_transposed_convolution():
         assert torch.equal(alone.codes, found.codes[:, channel])
     whole = clip_analytically(weight, IntFormat(bits=4), "half_even", None)
     assert not torch.equal(whole.codes, found.codes)
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_must_be_finite(value: float):
-    with pytest.raises(ModelError, match="expected finite weights"):
-        clip_analytically(torch.tensor([[1.0, value]]), IntFormat(bits=8), "half_even", 0)

@@ -4,26 +4,13 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
+from method_kit import WIDTHS, axes, errors, formats, random_rows, weights
 from torch import Tensor
 
-from quantisp.errors import ModelError
-from quantisp.quantization import IntFormat, QuantizedWeight, Rounding
+from quantisp.quantization import IntFormat, Rounding
 from quantisp.quantization.methods.bit_split import split_bits, stitch, sweep_digits
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.rounding import ROUNDINGS
-
-WIDTHS = range(2, 17)
-
-
-def errors(weight: Tensor, found: QuantizedWeight) -> Tensor:
-    """The squared error of each slice."""
-    apart = found.dequantize().double() - weight.double()
-    rows = apart.reshape(1, -1) if found.axis is None else apart.transpose(0, found.axis).flatten(1)
-    return rows.square().sum(dim=1)
-
-
-def random_rows(rows: int, columns: int) -> Tensor:
-    return torch.randn(rows, columns, generator=torch.Generator().manual_seed(columns))
 
 
 def reference(row: list[float], bits: int) -> tuple[list[int], float]:
@@ -42,19 +29,6 @@ def reference(row: list[float], bits: int) -> tuple[list[int], float]:
         if codes == last:
             break
     return codes, scale
-
-
-@st.composite
-def weights(draw: st.DrawFn) -> Tensor:
-    rows = draw(st.integers(1, 4))
-    row = st.lists(st.floats(-1, 1, width=32), min_size=3, max_size=3)
-    values = torch.tensor(draw(st.lists(row, min_size=rows, max_size=rows)))
-    values = torch.where(values.abs() < 2.0**-60, 0.0, values)
-    return values * 2.0 ** draw(st.integers(-30, 30))
-
-
-formats = st.builds(IntFormat, bits=st.sampled_from(WIDTHS), narrow_range=st.booleans())
-axes = st.sampled_from([None, 0, 1])
 
 
 @pytest.mark.reference
@@ -139,73 +113,3 @@ def test_no_slice_is_worse_than_round_to_nearest(
     assert found.scale.shape == (() if axis is None else (weight.shape[axis],))
     assert bool((found.scale > 0).all())
     assert int(found.codes.abs().max()) <= int_format.qmax
-
-
-@pytest.mark.property
-@given(weights(), formats, axes, st.sampled_from(ROUNDINGS), st.integers(-20, 20))
-def test_a_power_of_two_changes_the_scale_alone(
-    weight: Tensor, int_format: IntFormat, axis: int | None, rounding: Rounding, exponent: int
-):
-    found = split_bits(weight, int_format, rounding, axis)
-    again = split_bits(weight * 2.0**exponent, int_format, rounding, axis)
-    assert torch.equal(found.codes, again.codes)
-    rows = weight.reshape(1, -1) if axis is None else weight.transpose(0, axis).flatten(1)
-    zeros = (rows.abs().amax(dim=1) == 0).reshape(found.scale.shape)
-    assert torch.equal(again.scale, torch.where(zeros, 1.0, found.scale * 2.0**exponent))
-
-
-@pytest.mark.property
-@pytest.mark.parametrize("rounding", ["half_even", "half_away"])
-@given(weights(), st.sampled_from(WIDTHS), axes)
-def test_codes_change_sign_with_the_weight(
-    rounding: Rounding, weight: Tensor, bits: int, axis: int | None
-):
-    found = split_bits(weight, IntFormat(bits=bits), rounding, axis)
-    mirrored = split_bits(-weight, IntFormat(bits=bits), rounding, axis)
-    assert torch.equal(mirrored.codes, -found.codes)
-    assert torch.equal(mirrored.scale, found.scale)
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize("bits", WIDTHS)
-def test_zeros_constants_and_single_weights(bits: int):
-    weight = torch.tensor([[0.0, 0.0], [-0.3, -0.3], [0.7, 0.7]]).reshape(3, 2, 1, 1)
-    for rows in (weight, weight[:, :1]):
-        found = split_bits(rows, IntFormat(bits=bits), "half_even", 0)
-        assert found.scale[0] == 1.0
-        assert not bool(found.codes[0].any())
-        torch.testing.assert_close(found.dequantize(), rows, rtol=1e-6, atol=0.0)
-    zeros = split_bits(torch.zeros(2, 3), IntFormat(bits=bits), "half_even", None)
-    assert zeros.scale == 1.0
-    assert not bool(zeros.codes.any())
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize("bits", [2, 8, 16])
-@pytest.mark.parametrize("value", [3.4e38, 1e-38, 1e-44])
-def test_weights_at_the_ends_of_float32_stay_finite(value: float, bits: int):
-    weight = value * torch.tensor([[1.0, -0.7, 0.4, 0.1]])
-    found = split_bits(weight, IntFormat(bits=bits), "half_even", 0)
-    rounded = round_to_nearest(weight, IntFormat(bits=bits), "half_even", 0)
-    assert bool(torch.isfinite(found.dequantize()).all())
-    assert float(errors(weight, found)) <= float(errors(weight, rounded))
-
-
-@pytest.mark.unit
-def test_axis_of_a_transposed_convolution():
-    weight = random_rows(24, 4).reshape(6, 4, 2, 2)
-    found = split_bits(weight, IntFormat(bits=4), "half_even", 1)
-    turned = split_bits(weight.transpose(0, 1), IntFormat(bits=4), "half_even", 0)
-    assert torch.equal(found.codes, turned.codes.transpose(0, 1))
-    assert torch.equal(found.scale, turned.scale)
-    assert found.codes.is_contiguous()
-    for channel in range(4):
-        alone = split_bits(weight[:, channel], IntFormat(bits=4), "half_even", None)
-        assert torch.equal(alone.codes, found.codes[:, channel])
-
-
-@pytest.mark.unit
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-def test_weights_must_be_finite(value: float):
-    with pytest.raises(ModelError, match="expected finite weights"):
-        split_bits(torch.tensor([[1.0, value]]), IntFormat(bits=8), "half_even", 0)

@@ -182,6 +182,10 @@ class _Run:
         self.device = device
         self.on_progress = on_progress
         self.network = prepare(copy.deepcopy(request.model), device)
+        # By plan, as long as crops may ask for them: what looks at inputs takes minutes to round.
+        self.rounded: dict[Plan, nn.Module] = {}
+        series = request.settings[0].series
+        self.group = {plan_of(s): s for s in request.settings if s.series == series}
         self.measured = self.kept = 0
         self.done_px = 0
         self.total_px = sum(p.pixels for p in self._missing("float")) + sum(
@@ -199,13 +203,12 @@ class _Run:
         return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
 
     def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
-        group = [s for s in self.request.settings if s.series == self.request.settings[0].series]
         return cut_crops(
             self.network,
             self.request.pattern,
             {picture.name: picture for picture in self.request.pictures},
             places,
-            {s.weight_bits: lambda s=s: self._quantized(plan_of(s)) for s in group},
+            {s.weight_bits: partial(self._quantized, plan) for plan, s in self.group.items()},
         )
 
     def _missing(self, plan: str) -> list[StudyPicture]:
@@ -218,6 +221,8 @@ class _Run:
         return rounding + sum(picture.pixels for picture in missing)
 
     def _quantized(self, plan: Plan, *, shown: bool = False) -> nn.Module:
+        if plan in self.rounded:
+            return self.rounded[plan]
         calibrated = needs_calibration(plan.default.method)
         quantized = quantize(
             self.request.model,
@@ -227,7 +232,10 @@ class _Run:
         )
         for line in quantized.decisions:
             log.info("%s bits: %s", plan.default.weight_bits, line)
-        return prepare(quantized, self.device)
+        network = prepare(quantized, self.device)
+        if calibrated and plan in self.group:
+            self.rounded[plan] = network
+        return network
 
     def _rounding(self, plan: Plan, count: int, total: int) -> None:
         self.done_px += ROUNDING_PX * count // total - ROUNDING_PX * (count - 1) // total
