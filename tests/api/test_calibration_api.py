@@ -119,4 +119,4 @@ def test_quantize_takes_mosaics() -> None:
     ]
     quantized = quantisp.quantize(net, Plan.uniform(weight_bits=4, method="auto"), mosaics)
     assert quantized(mosaics[0]).shape == (1, 3, 48, 48)
-    assert quantized.decisions[0].startswith("mse: ")
+    assert quantized.decisions[0].startswith("rtn: ")

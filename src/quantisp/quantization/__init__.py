@@ -16,12 +16,14 @@ from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import (
     CALIBRATED,
     METHODS,
+    NETWORK,
     CalibratedMethod,
     LayerMethod,
     method_names,
     needs_calibration,
 )
 from quantisp.quantization.model import LayerCoverage, QuantizedModel, quantize
+from quantisp.quantization.network import NetworkMethod, NetworkTask, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.rounding import Rounding, round_scalar, round_tensor
 from quantisp.quantization.statistics import LayerStatistics
@@ -31,6 +33,7 @@ __all__ = [
     "MAX_BITS",
     "METHODS",
     "MIN_BITS",
+    "NETWORK",
     "CalibratedMethod",
     "IntFormat",
     "Layer",
@@ -38,9 +41,12 @@ __all__ = [
     "LayerMethod",
     "LayerPlan",
     "LayerStatistics",
+    "NetworkMethod",
+    "NetworkTask",
     "Plan",
     "QuantizedModel",
     "QuantizedWeight",
+    "RoundedNetwork",
     "Rounding",
     "dequantize_tensor",
     "find_layers",

@@ -21,7 +21,13 @@ from quantisp.errors import ModelError, SettingError
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.rounding import Rounding, round_tensor
 
-__all__ = ["QuantizedWeight", "dequantize_tensor", "quantize_tensor", "weight_scale"]
+__all__ = [
+    "QuantizedWeight",
+    "dequantize_tensor",
+    "quantize_tensor",
+    "spread_scale",
+    "weight_scale",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -62,7 +68,7 @@ def quantize_tensor(
     Raises:
         SettingError: the scale does not fit ``axis``, or there is no such rounding.
     """
-    quotients = round_tensor(values / _spread(scale, values, axis), rounding)
+    quotients = round_tensor(values / spread_scale(scale, values, axis), rounding)
     return quotients.clamp(int_format.qmin, int_format.qmax).to(torch.int32)
 
 
@@ -74,7 +80,7 @@ def dequantize_tensor(
     Raises:
         SettingError: the scale does not fit ``axis``.
     """
-    return codes.to(scale.dtype) * _spread(scale, codes, axis)
+    return codes.to(scale.dtype) * spread_scale(scale, codes, axis)
 
 
 def weight_scale(
@@ -101,7 +107,7 @@ def weight_scale(
     return scale.squeeze(0) if axis is None else scale
 
 
-def _spread(scale: Tensor, values: Tensor, axis: int | None) -> Tensor:
+def spread_scale(scale: Tensor, values: Tensor, axis: int | None) -> Tensor:
     """The scale in a shape that broadcasts along ``axis`` and nowhere else."""
     expected = () if axis is None else (values.shape[axis],)
     if tuple(scale.shape) != expected:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,17 +15,12 @@ from quantisp.errors import ModelError, PlanError, RunError
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import Layer, find_layers
-from quantisp.quantization.methods import AUTO, AUTO_STEPS
+from quantisp.quantization.methods import NETWORK
+from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
-from quantisp.quantization.walk import Walked, check_calibration, output_error, walk
+from quantisp.quantization.walk import check_calibration, walk
 
 __all__ = ["LayerCoverage", "QuantizedModel", "quantize"]
-
-
-# A step of ``auto`` stays if the squared error of the network's output falls to this share.
-WORTH_KEEPING = 0.99
-# Of the calibration inputs, one in so many is kept apart to decide by.
-HELD_OUT = 4
 
 
 def quantize(
@@ -58,52 +52,71 @@ def quantize(
     if isinstance(model, QuantizedModel):
         raise ModelError("expected a float network, found a quantized one: quantize its original")
     resolved = plan.resolve(model)
-    planned = [entry for entry in resolved.values() if entry.weight_bits is not None]
-    deciding = any(entry.method == AUTO for entry in planned)
-    inputs = check_calibration(resolved, calibration, least=2 if deciding else 1)
-    if deciding:
-        walked, decisions = _decided(model, resolved, inputs, on_layer)
+    together = _network_method(resolved)
+    inputs = check_calibration(resolved, calibration, least=2 if together == "auto" else 1)
+    if together is None:
+        rounded = walk(model, resolved, inputs, on_layer)
     else:
-        walked, decisions = walk(model, resolved, inputs, on_layer), ()
+        rounded = _rounded_together(together, model, resolved, inputs, on_layer)
     quantized = QuantizedModel(
-        walked.network, plan=plan, weights=walked.weights, decisions=decisions
+        rounded.network, plan=plan, weights=rounded.weights, decisions=rounded.decisions
     )
     _verify(quantized)
     return quantized
 
 
-def _decided(
+def _network_method(resolved: Mapping[str, LayerPlan]) -> str | None:
+    """The method of the plan that rounds layers together, if there is one.
+
+    Raises:
+        PlanError: there are two.
+    """
+    found = {entry.method for entry in resolved.values() if entry.weight_bits is not None}
+    together = sorted(found & set(NETWORK))
+    if len(together) > 1:
+        raise PlanError(
+            f"expected one method that rounds layers together, found {' and '.join(together)}: "
+            "plan all such layers by one of them"
+        )
+    return together[0] if together else None
+
+
+def _rounded_together(
+    method: str,
     model: nn.Module,
     resolved: Mapping[str, LayerPlan],
     inputs: Sequence[Tensor],
     on_layer: Callable[[int, int], None] | None,
-) -> tuple[Walked, tuple[str, ...]]:
-    """Take the steps of ``auto`` that bring the output nearer to float on held-out inputs."""
-    held_out = inputs[HELD_OUT - 1 :: HELD_OUT] or inputs[-1:]
-    kept = [x for x in inputs if not any(x is other for other in held_out)]
-    reference = copy.deepcopy(model).eval()
-    best: Walked | None = None
-    error = math.inf
-    decisions: list[str] = []
-    for number, step in enumerate(AUTO_STEPS):
+) -> RoundedNetwork:
+    network = copy.deepcopy(model).eval().requires_grad_(False)
 
-        def report(count: int, total: int, number: int = number) -> None:
-            if on_layer is not None:
-                on_layer(number * total + count, len(AUTO_STEPS) * total)
-
+    def round_by(
+        other: nn.Module, name: str, some: Sequence[Tensor], report: Report
+    ) -> RoundedNetwork:
         tried = {
-            name: replace(entry, method=step) if entry.method == AUTO else entry
-            for name, entry in resolved.items()
+            layer: replace(entry, method=name) if entry.method == method else entry
+            for layer, entry in resolved.items()
         }
-        walked = walk(model, tried, kept, report)
-        found = output_error(walked.network, reference, held_out)
-        taken = best is None or found <= WORTH_KEEPING * error
-        decisions.append(f"{step}: mean squared error {found:.3g}, {'kept' if taken else 'left'}")
-        if taken:
-            best, error = walked, found
-    if best is None or not math.isfinite(error):
-        raise RunError("expected finite outputs on the calibration inputs: check the network")
-    return best, tuple(decisions)
+        return walk(other, tried, some, report)
+
+    task = NetworkTask(
+        model=network,
+        formats={
+            name: int_format
+            for name, entry in resolved.items()
+            if entry.method == method and (int_format := entry.weight_format) is not None
+        },
+        inputs=inputs,
+        round_by=round_by,
+        report=on_layer or (lambda _done, _total: None),
+    )
+    rounded = NETWORK[method](task)
+    # In the mode and layout of the model.
+    finished = copy.deepcopy(model)
+    finished.load_state_dict(rounded.network.state_dict())
+    for name in rounded.weights:
+        finished.get_submodule(name).get_parameter("weight").requires_grad_(False)
+    return replace(rounded, network=finished)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,8 +16,16 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quantisp.errors import ModelError, RunError
+from quantisp.quantization.watching import watch
 
-__all__ = ["LayerStatistics", "as_matrix", "count_calls", "from_matrix", "layer_statistics"]
+__all__ = [
+    "LayerStatistics",
+    "as_matrix",
+    "count_calls",
+    "from_matrix",
+    "layer_statistics",
+    "output_means",
+]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,20 +127,7 @@ def count_calls(network: nn.Module, batch: Tensor, names: Sequence[str]) -> dict
     Raises:
         ModelError: the network does not use one of them.
     """
-    calls: dict[str, int] = {}
-    hooks = []
-    for name in names:
-
-        def note(*_: object, name: str = name) -> None:
-            calls[name] = calls.get(name, 0) + 1
-
-        hooks.append(network.get_submodule(name).register_forward_pre_hook(note))
-    try:
-        with torch.no_grad():
-            network(_beside(network, batch))
-    finally:
-        for hook in hooks:
-            hook.remove()
+    calls = {name: len(found) for name, found in watch(network, names, batch).items()}
     unused = [name for name in names if name not in calls]
     if unused:
         raise ModelError(
@@ -142,38 +137,48 @@ def count_calls(network: nn.Module, batch: Tensor, names: Sequence[str]) -> dict
     return calls
 
 
-def _beside(network: nn.Module, batch: Tensor) -> Tensor:
-    """The input on the network's device."""
-    first = next(network.parameters(), batch)
-    return batch.to(first.device)
+def output_means(
+    network: nn.Module,
+    names: Sequence[str],
+    calibration: Sequence[Tensor],
+    *,
+    calls: int | None = None,
+) -> dict[str, Float[Tensor, " channels"]]:
+    """The mean of each output channel of some layers, in float64 on the CPU.
+
+    Args:
+        network: as it is to run.
+        names: of the layers.
+        calibration: network inputs.
+        calls: as for :func:`watch`.
+    """
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for batch in calibration:
+        for name, watched in watch(network, names, batch, calls=calls).items():
+            axis = -1 if isinstance(network.get_submodule(name), nn.Linear) else 1
+            for call in watched:
+                if call.given is None:
+                    raise RunError(f"expected one tensor from layer {name!r}")
+                rows = call.given.movedim(axis, 0).flatten(1)
+                found[name].append(
+                    torch.stack(
+                        [
+                            rows.double().sum(1),
+                            torch.full_like(rows[:, 0], rows.shape[1], dtype=torch.float64),
+                        ]
+                    ).cpu()
+                )
+    sums = {name: torch.stack(parts).sum(0) for name, parts in found.items()}
+    return {name: total / count for name, (total, count) in sums.items()}
 
 
-class _Reached(Exception):  # noqa: N818
-    """Everything that was asked for has been seen; the rest of the network need not run."""
-
-
-@torch.no_grad()
 def _columns(network: nn.Module, name: str, batch: Tensor, calls: int) -> Iterator[Tensor]:
     """The input columns of a layer, (groups, k, positions), once for each time it is used."""
     layer = network.get_submodule(name)
-    inputs: list[Tensor] = []
-
-    def note(_layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
-        (value,) = (*given, *named.values())
-        # Cloned, for what follows may work in place.
-        inputs.append(value.detach().clone())
-        if len(inputs) == calls:
-            raise _Reached
-
-    hook = layer.register_forward_pre_hook(note, with_kwargs=True)
-    try:
-        network(_beside(network, batch))
-    except _Reached:
-        pass
-    finally:
-        hook.remove()
-    for value in inputs:
-        yield _unfolded(layer, value.float())
+    for call in watch(network, [name], batch, calls=calls)[name]:
+        if call.taken is None:
+            raise RunError(f"expected layer {name!r} to be called with one tensor")
+        yield _unfolded(layer, call.taken.float())
 
 
 def _unfolded(layer: nn.Module, x: Tensor) -> Float[Tensor, "groups k positions"]:

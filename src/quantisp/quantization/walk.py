@@ -15,23 +15,11 @@ from quantisp.quantization.affine import QuantizedWeight, weight_scale
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import CALIBRATED, METHODS
+from quantisp.quantization.network import RoundedNetwork
 from quantisp.quantization.plan import LayerPlan
 from quantisp.quantization.statistics import count_calls, layer_statistics
 
-__all__ = ["Walked", "check_calibration", "output_error", "walk"]
-
-
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Walked:
-    """What a walk leaves.
-
-    Args:
-        network: a copy of the float network with the dequantized weights and corrected biases.
-        weights: of each quantized layer.
-    """
-
-    network: nn.Module
-    weights: Mapping[str, QuantizedWeight]
+__all__ = ["check_calibration", "walk"]
 
 
 def walk(
@@ -39,12 +27,12 @@ def walk(
     resolved: Mapping[str, LayerPlan],
     calibration: Sequence[Float[Tensor, "_ _ _ _"]],
     on_layer: Callable[[int, int], None] | None = None,
-) -> Walked:
+) -> RoundedNetwork:
     """Quantize layer by layer, in the order in which the network uses them.
 
     Args:
         model: the float network; it is not changed.
-        resolved: what becomes of each of its layers; none of the method ``auto``.
+        resolved: what becomes of each of its layers; none by a method of whole networks.
         calibration: network inputs; may be empty if no method looks at them.
         on_layer: called with the number of layers done, and of all.
 
@@ -86,17 +74,7 @@ def walk(
     finished.load_state_dict(network.state_dict())
     for name in weights:
         finished.get_submodule(name).get_parameter("weight").requires_grad_(False)
-    return Walked(network=finished, weights={n: weights[n] for n in layers if n in weights})
-
-
-def output_error(
-    network: nn.Module, reference: nn.Module, inputs: Sequence[Float[Tensor, "_ _ _ _"]]
-) -> float:
-    """The mean squared difference of two networks' outputs, in evaluation mode."""
-    network = copy.deepcopy(network).eval()
-    with torch.inference_mode():
-        errors = [(network(x) - reference(x)).double().square().mean() for x in inputs]
-    return float(torch.stack(errors).mean())
+    return RoundedNetwork(network=finished, weights={n: weights[n] for n in layers if n in weights})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,11 +1,13 @@
 """The methods that choose codes and scales: one file for each paper, one line for each method.
 
 To add one, write its file beside ``rtn.py`` and name its function in ``METHODS`` if the weight is
-all that it looks at, else in ``CALIBRATED``.
+all that it looks at, in ``CALIBRATED`` if it looks at a layer's inputs, else in ``NETWORK``. Other
+packages bring theirs through entry points.
 """
 
 from __future__ import annotations
 
+import functools
 from typing import Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -15,22 +17,29 @@ from quantisp.errors import SettingError
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.methods.aciq import clip_analytically
+from quantisp.quantization.methods.adaround import round_adaptively
+from quantisp.quantization.methods.auto import choose_steps
+from quantisp.quantization.methods.bias_correction import correct_biases
 from quantisp.quantization.methods.bit_split import split_bits
+from quantisp.quantization.methods.brecq import round_blocks
+from quantisp.quantization.methods.equalization import round_equalized
+from quantisp.quantization.methods.external import GROUPS, external_methods
 from quantisp.quantization.methods.gptq import round_by_gptq
 from quantisp.quantization.methods.mse import minimise_squared_error
 from quantisp.quantization.methods.quantease import (
     round_by_quantease,
     round_by_quantease_with_bias,
 )
+from quantisp.quantization.methods.reconstruction import reconstruct
 from quantisp.quantization.methods.rtn import round_to_nearest
+from quantisp.quantization.network import NetworkMethod
 from quantisp.quantization.rounding import Rounding
 from quantisp.quantization.statistics import LayerStatistics
 
 __all__ = [
-    "AUTO",
-    "AUTO_STEPS",
     "CALIBRATED",
     "METHODS",
+    "NETWORK",
     "CalibratedMethod",
     "LayerMethod",
     "check_method",
@@ -97,22 +106,40 @@ METHODS: dict[str, LayerMethod] = {
     "bit-split": split_bits,
 }
 CALIBRATED: dict[str, CalibratedMethod] = {
+    "adaround": round_adaptively,
     "gptq": round_by_gptq,
     "quantease": round_by_quantease,
     "quantease-bias": round_by_quantease_with_bias,
 }
-# Tries the steps in this order; each stays if the network's output is nearer to float with it.
-AUTO = "auto"
-AUTO_STEPS = ("mse", "quantease", "quantease-bias")
+NETWORK: dict[str, NetworkMethod] = {
+    "equalization": round_equalized,
+    "bias-correction": correct_biases,
+    "brecq": round_blocks,
+    "reconstruction": reconstruct,
+    "auto": choose_steps,
+}
+
+
+@functools.cache
+def load_external_methods() -> None:
+    """Add what installed packages bring; see :mod:`quantisp.quantization.methods.external`.
+
+    Raises:
+        SettingError: a package uses a name again.
+    """
+    for group, methods in zip(GROUPS, (METHODS, CALIBRATED, NETWORK), strict=True):
+        methods.update(external_methods(group, {*METHODS, *CALIBRATED, *NETWORK}))
 
 
 def method_names() -> tuple[str, ...]:
     """Every method that a plan can name."""
-    return (*METHODS, *CALIBRATED, AUTO)
+    load_external_methods()
+    return (*METHODS, *CALIBRATED, *NETWORK)
 
 
 def needs_calibration(name: str) -> bool:
     """Whether the method looks at inputs."""
+    load_external_methods()
     return name not in METHODS
 
 

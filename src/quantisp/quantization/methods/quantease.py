@@ -32,7 +32,7 @@ from quantisp.quantization.methods.gptq import (
 from quantisp.quantization.rounding import Rounding, round_tensor
 from quantisp.quantization.statistics import LayerStatistics, as_matrix
 
-__all__ = ["round_by_quantease", "round_by_quantease_with_bias"]
+__all__ = ["round_by_quantease", "round_by_quantease_with_bias", "target_weight"]
 
 SWEEPS = 12
 
@@ -79,7 +79,7 @@ def _solve(
     statistics: LayerStatistics,
 ) -> tuple[Matrix, Scales]:
     gram, shared = statistics.gram, axis is None
-    target = _target(as_matrix(layer, weight.double()), gram, statistics.cross)
+    target = target_weight(layer, weight, statistics)
     codes, scale = gptq(target, gram, int_format, rounding, shared=shared)
     error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
     for _ in range(SWEEPS):
@@ -95,11 +95,13 @@ def _solve(
     return codes, scale
 
 
-def _target(weight: Matrix, gram: Gram, cross: Gram) -> Matrix:
+def target_weight(layer: nn.Module, weight: Tensor, statistics: LayerStatistics) -> Matrix:
     """The weight whose outputs on the quantized network's inputs are nearest to the float ones."""
+    gram = statistics.gram
     steady = damped(gram)
     # Damping pulls towards the weight itself, not towards zero.
-    return torch.linalg.solve(steady, (weight @ (cross + steady - gram)).mT).mT
+    pulled = as_matrix(layer, weight.double()) @ (statistics.cross + steady - gram)
+    return torch.linalg.solve(steady, pulled.mT).mT
 
 
 def _sweep(

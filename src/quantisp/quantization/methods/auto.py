@@ -1,0 +1,68 @@
+"""What works best of all this: one step after the other, each kept if it is worth it.
+
+A step stays if the squared error of the network's output against float falls by at least 1% on
+inputs that the step did not see. No ground truth is looked at.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+
+from torch import nn
+
+from quantisp.errors import RunError
+from quantisp.quantization.methods.bias_correction import corrected
+from quantisp.quantization.methods.equalization import equalize
+from quantisp.quantization.methods.reconstruction import reconstructed
+from quantisp.quantization.network import NetworkTask, RoundedNetwork, output_error
+
+__all__ = ["choose_steps"]
+
+# A step stays if the squared error of the network's output falls to this share.
+WORTH_KEEPING = 0.99
+# Of the calibration inputs, one in so many is kept apart to decide by.
+HELD_OUT = 4
+# Second moments need fewer inputs than the descent.
+MOMENTS = 6
+
+
+def choose_steps(task: NetworkTask) -> RoundedNetwork:
+    """Equalization, range by squared error, QuantEase, reconstruction, corrected biases.
+
+    Raises:
+        RunError: the outputs are not finite.
+    """
+    held_out = task.inputs[HELD_OUT - 1 :: HELD_OUT] or task.inputs[-1:]
+    kept = [x for x in task.inputs if not any(x is other for other in held_out)]
+    task = replace(task, inputs=kept)
+    equal = equalize(task.model, kept[0], list(task.formats))
+    base: nn.Module = task.model
+
+    def error_of(rounded: RoundedNetwork) -> float:
+        return output_error(rounded.network, task.model, held_out)
+
+    best = task.round_by(base, "rtn", [], lambda _done, _total: None)
+    error = error_of(best)
+    decisions = [f"rtn: mean squared error {error:.3g}"]
+    steps: dict[str, Callable[[NetworkTask], RoundedNetwork]] = {
+        "equalization": lambda part: part.round_by(equal, "rtn", [], part.report),
+        "mse": lambda part: part.round_by(base, "mse", [], part.report),
+        "quantease": lambda part: part.round_by(
+            base, "quantease", part.inputs[:MOMENTS], part.report
+        ),
+        "reconstruction": lambda part: reconstructed(part, best),
+        "bias correction": lambda part: corrected(part, best),
+    }
+    for number, (name, step) in enumerate(steps.items()):
+        tried = step(task.part(number, len(steps)))
+        found = error_of(tried)
+        taken = found <= WORTH_KEEPING * error
+        decisions.append(f"{name}: mean squared error {found:.3g}, {'kept' if taken else 'left'}")
+        if taken:
+            best, error = tried, found
+            base = equal if name == "equalization" else base
+    if not math.isfinite(error):
+        raise RunError("expected finite outputs on the calibration inputs: check the network")
+    return replace(best, decisions=tuple(decisions))

@@ -1,0 +1,114 @@
+"""Rounding a network as a whole: what such a method is given, and what it gives back."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quantisp.quantization.affine import QuantizedWeight
+from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.layers import find_layers
+
+__all__ = ["NetworkMethod", "NetworkTask", "Report", "RoundedNetwork", "output_error"]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class RoundedNetwork:
+    """A network with dequantized weights.
+
+    Args:
+        network: a copy of the float network with those weights, and with its own biases.
+        weights: of each quantized layer; layers that share a weight share the entry.
+        decisions: what the method found worth doing, for people.
+    """
+
+    network: nn.Module
+    weights: Mapping[str, QuantizedWeight]
+    decisions: tuple[str, ...] = ()
+
+    def with_weights(
+        self, weights: Mapping[str, QuantizedWeight], biases: Mapping[str, Tensor]
+    ) -> RoundedNetwork:
+        """The same network with other weights and biases of some layers, by the layers' names.
+
+        Layers that share a weight with one of them get the same.
+        """
+        network = copy.deepcopy(self.network)
+        layers = find_layers(network)
+        owners = {id(layers[name].weight): weight for name, weight in weights.items()}
+        new = {n: owners.get(id(layers[n].weight), old) for n, old in self.weights.items()}
+        with torch.no_grad():
+            for name, weight in weights.items():
+                layers[name].weight.copy_(weight.dequantize())
+            for name, bias in biases.items():
+                network.get_submodule(name).get_parameter("bias").copy_(bias)
+        return replace(self, network=network, weights=new)
+
+
+Report = Callable[[int, int], None]
+RoundBy = Callable[[nn.Module, str, Sequence[Tensor], Report], RoundedNetwork]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class NetworkTask:
+    """What a method that rounds a whole network is given.
+
+    Args:
+        model: the float network in evaluation mode; not to be changed.
+        formats: of each layer that the method is to round; it leaves the others as they are.
+        inputs: network inputs to calibrate with.
+        round_by: rounds a network that has the same layers, such as ``model``, by a method of
+            layers, with some of the inputs, and reports as it goes.
+        report: called with the number of steps done, and of all.
+    """
+
+    model: nn.Module
+    formats: Mapping[str, IntFormat]
+    inputs: Sequence[Float[Tensor, "*_"]]
+    round_by: RoundBy
+    report: Report
+
+    def owners(self) -> list[str]:
+        """The layers to round, but one alone of those that share a weight."""
+        layers = find_layers(self.model)
+        first: dict[int, str] = {}
+        for name in self.formats:
+            first.setdefault(id(layers[name].weight), name)
+        return list(first.values())
+
+    def part(self, number: int, parts: int) -> NetworkTask:
+        """The same task, whose report is that of one part of several."""
+
+        def report(done: int, total: int) -> None:
+            self.report(number * total + done, parts * total)
+
+        return replace(self, report=report)
+
+
+@runtime_checkable
+class NetworkMethod(Protocol):
+    """A method that treats the layers of a network together."""
+
+    def __call__(self, task: NetworkTask) -> RoundedNetwork:
+        """Round the layers of ``task.formats``, and leave every other layer's weight as it is."""
+        ...
+
+
+def output_error(
+    network: nn.Module, reference: nn.Module, inputs: Sequence[Float[Tensor, "*_"]]
+) -> float:
+    """The mean squared difference of two networks' outputs, in evaluation mode."""
+    network = copy.deepcopy(network).eval()
+    device = next(network.parameters()).device
+    with torch.inference_mode():
+        errors = [
+            (network(x.to(device)) - reference(x.to(device))).double().square().mean()
+            for x in inputs
+        ]
+    return float(torch.stack(errors).mean())
