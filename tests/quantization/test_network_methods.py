@@ -155,6 +155,18 @@ def test_progress_goes_from_nothing_to_everything(
     assert shares[-1] == 1.0
 
 
+@pytest.mark.unit
+def test_auto_ends_where_nothing_can_be_seen(residual: nn.Module, inputs: list[Tensor]) -> None:
+    plan = Plan.uniform(weight_bits=14, method="auto", granularity="channel")
+    found = quantize(residual, plan, inputs)
+    nearest = quantize(residual, Plan.uniform(weight_bits=14, granularity="channel"))
+    assert len(found.decisions) == 2
+    assert found.decisions[1] == (
+        "equalization and what follows: not tried, for the error cannot be seen"
+    )
+    assert all(torch.equal(found.codes[name], nearest.codes[name]) for name in found.codes)
+
+
 # Equalization
 
 
