@@ -11,9 +11,8 @@ from typing import cast
 
 from torch import nn
 
-from quantisp.cfa import CFAPattern, mosaic
+from quantisp.api_inputs import Material, find_material, listed
 from quantisp.data import (
-    SAMPLE,
     CalibrationCrops,
     calibration_crops,
     default_calibration,
@@ -22,14 +21,12 @@ from quantisp.data import (
 from quantisp.errors import ImageError, ModelError, SettingError
 from quantisp.evaluation import (
     StudyOutcome,
-    StudyPicture,
     StudyProgress,
     StudyRequest,
     evaluate_pictures,
     parse_place,
     plan_of,
     run_study,
-    survey,
 )
 from quantisp.inference import check_network, find_device
 from quantisp.models import (
@@ -37,6 +34,7 @@ from quantisp.models import (
     load_model_file,
     load_own_model,
     model_sha256,
+    own_pattern,
     packaged_models,
 )
 from quantisp.quantization import Plan, needs_calibration, quantize
@@ -52,7 +50,7 @@ Sources = str | Path | Sequence[str | Path]
 
 
 def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> nn.Module:
-    """A network whose ``forward`` maps a mosaic (n, 1, h, w) in [0, 1] to RGB (n, 3, h, w).
+    """A network: of ours, ``forward`` maps a mosaic (n, 1, h, w) in [0, 1] to RGB (n, 3, h, w).
 
     Args:
         name_or_path: a packaged name, a ``.safetensors`` file that quantisp wrote, or, for a
@@ -60,7 +58,8 @@ def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> n
         weights: for a network of your own, its state dict as a safetensors file.
 
     Returns:
-        The network in evaluation mode, with its CFA as ``.pattern``. Its output is not clipped.
+        The network in evaluation mode, with its CFA as ``.pattern`` if it restores mosaics. Its
+        output is not clipped.
 
     Raises:
         ModelError: no such model, or it cannot be used.
@@ -71,15 +70,15 @@ def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> n
 def find_model(model: Model, weights: str | Path | None = None) -> LoadedModel:
     """As :func:`load_model`, with the name, the CFA and the provenance beside the network.
 
-    A network that is passed in must have its CFA as ``.pattern``.
+    A network that restores mosaics has its CFA as ``.pattern``.
     """
     if isinstance(model, nn.Module):
-        pattern = getattr(model, "pattern", None)
-        if not isinstance(pattern, CFAPattern) or weights is not None:
+        if weights is not None:
             raise ModelError(
-                "expected a network with a CFAPattern as .pattern and with its weights in it, "
-                f"{type(model).__name__} has {pattern!r} and weights {weights}: set or load them"
+                f"expected a network with its weights in it, found {type(model).__name__} and "
+                f"weights {weights}: load them before"
             )
+        pattern = own_pattern(model)
         return LoadedModel(name=type(model).__name__, model=model, pattern=pattern, provenance=None)
     is_file = Path(model).suffix == ".safetensors"
     if weights is not None and (is_file or str(model) in packaged_models()):
@@ -94,9 +93,12 @@ def find_model(model: Model, weights: str | Path | None = None) -> LoadedModel:
 
 def evaluate(
     model: Model = DEFAULT_MODEL,
-    images: Sources = SAMPLE,
+    images: Sources | None = None,
     *,
     weights: str | Path | None = None,
+    degradation: str | None = None,
+    inputs: str | Path | None = None,
+    targets: str | Path | None = None,
     plan: Plan | None = None,
     calibration: Sources | None = None,
     border_px: int = 10,
@@ -104,11 +106,13 @@ def evaluate(
     on_read: Callable[[int, int], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
-    """PSNR and SSIM of each picture, sampled through the model's CFA and restored, and the means.
+    """PSNR and SSIM of each picture, degraded and restored, and the means.
 
     Args:
-        model, weights: as for :func:`load_model`, or a network with ``.pattern``.
+        model, weights: as for :func:`load_model`, or a network.
         images: files, folders, globs, or the word ``sample``.
+        degradation: as for :func:`study`.
+        inputs, targets: as for :func:`study`.
         plan: quantizes the network first; None is float.
         calibration: pictures for methods of the plan that need some; None is two packaged ones.
         border_px: left out at each side for one of the figures.
@@ -121,22 +125,24 @@ def evaluate(
     """
     found = find_model(model, weights)
     place = find_device(device)
-    pictures = survey(find_images(_listed(images)), found.pattern, on_read)
+    material = find_material(
+        found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
+    )
     network = found.model
+    check_network(network, place, material.degradation.interface, material.input_sizes())
     if plan is not None:
         planned = plan.resolve(network).values()
         methods = {entry.method for entry in planned if entry.weight_bits is not None}
-        crops = _calibration(calibration, methods, pictures)
-        inputs = None if crops is None else [mosaic(x, found.pattern) for x in crops.batches]
-        network = quantize(network, plan, inputs)
+        crops = _calibration(calibration, methods, material)
+        network = quantize(network, plan, None if crops is None else material.degraded(crops))
     elif calibration is not None:
         raise SettingError("expected a plan beside calibration pictures, found none: pass --plan")
     return evaluate_pictures(
         name=found.name,
         model=network,
         model_sha256=model_sha256(found.model),
-        pattern=found.pattern,
-        pictures=pictures,
+        degradation=material.degradation,
+        pictures=material.pictures,
         device=place,
         border_px=border_px,
         on_progress=on_progress,
@@ -145,9 +151,12 @@ def evaluate(
 
 def study(
     model: Model = DEFAULT_MODEL,
-    images: Sources = SAMPLE,
+    images: Sources | None = None,
     *,
     weights: str | Path | None = None,
+    degradation: str | None = None,
+    inputs: str | Path | None = None,
+    targets: str | Path | None = None,
     weight_bits: Sequence[int] = DEFAULT_BITS,
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
@@ -161,8 +170,12 @@ def study(
     For example ``study(weight_bits=[6, 8]).rows[0].drop_db``.
 
     Args:
-        model, weights: as for :func:`load_model`, or a network with ``.pattern``.
-        images: files, folders, globs, or the word ``sample``.
+        model, weights: as for :func:`load_model`, or a network.
+        images: files, folders, globs, or the word ``sample``, which None stands for.
+        degradation: what the network undoes: ``mosaic`` (the network's own CFA; the default where
+            it names one), ``mosaic:CFA``, ``noise:SIGMA`` in 8-bit steps, ``downscale:FACTOR``.
+        inputs, targets: instead of ``images``, two folders of pictures, matched by name: what the
+            network gets, and what it should give.
         weight_bits: widths, 2 to 16.
         methods: of rounding.
         calibration: pictures for methods that need some, none of them studied; None is two
@@ -181,6 +194,9 @@ def study(
             model,
             images,
             weights=weights,
+            degradation=degradation,
+            inputs=inputs,
+            targets=targets,
             weight_bits=weight_bits,
             methods=methods,
             granularities=granularities,
@@ -193,10 +209,13 @@ def study(
 
 def study_with_crops(
     model: Model,
-    images: Sources,
+    images: Sources | None = None,
     *,
     out: Path,
     weights: str | Path | None = None,
+    degradation: str | None = None,
+    inputs: str | Path | None = None,
+    targets: str | Path | None = None,
     weight_bits: Sequence[int] = DEFAULT_BITS,
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
@@ -219,22 +238,24 @@ def study_with_crops(
     found = find_model(model, weights)
     place = find_device(device)
     settings = _settings(weight_bits, methods, granularities)
-    pictures = survey(find_images(_listed(images)), found.pattern, on_read)
-    cut = _calibration(calibration, set(methods), pictures)
+    material = find_material(
+        found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
+    )
+    cut = _calibration(calibration, set(methods), material)
     request = StudyRequest(
         name=found.name,
         model=found.model,
         model_sha256=model_sha256(found.model),
-        pattern=found.pattern,
-        pictures=pictures,
+        degradation=material.degradation,
+        pictures=material.pictures,
         settings=settings,
         within_db=within_db,
-        crop_places=[parse_place(text, pictures) for text in crops],
-        calibration=() if cut is None else [mosaic(x, found.pattern) for x in cut.batches],
+        crop_places=[parse_place(text, material.pictures) for text in crops],
+        calibration=() if cut is None else material.degraded(cut),
         calibration_sha256=() if cut is None else cut.sha256,
     )
     # What a study asks of the network is found out before anything is written.
-    check_network(found.model, place)
+    check_network(found.model, place, material.degradation.interface, material.input_sizes())
     for setting in {s.granularity: s for s in settings}.values():
         plan_of(setting).resolve(found.model)
     return run_study(request, out, device=place, on_progress=on_progress)
@@ -258,7 +279,7 @@ def _settings(
 
 
 def _calibration(
-    sources: Sources | None, methods: set[str], pictures: Sequence[StudyPicture]
+    sources: Sources | None, methods: set[str], material: Material
 ) -> CalibrationCrops | None:
     """Crops to calibrate with, if one of the methods needs some.
 
@@ -273,9 +294,14 @@ def _calibration(
                 "look at it: leave it out"
             )
         return None
-    files = default_calibration() if sources is None else find_images(_listed(sources))
+    if sources is None and material.has_own_inputs:
+        raise SettingError(
+            "expected pictures to calibrate with that are like --inputs, found none: pass "
+            "--calibration"
+        )
+    files = default_calibration() if sources is None else find_images(listed(sources))
     crops = calibration_crops(files)
-    measured = {picture.sha256: picture.name for picture in pictures}
+    measured = material.measured()
     for file, digest in zip(files, crops.sha256, strict=True):
         if digest in measured:
             raise ImageError(
@@ -283,7 +309,3 @@ def _calibration(
                 f"also measured on, as {measured[digest]}: take it out of one"
             )
     return crops
-
-
-def _listed(sources: Sources) -> Sequence[str | Path]:
-    return [sources] if isinstance(sources, str | Path) else sources

@@ -191,6 +191,11 @@ def _network(
 ) -> tuple[nn.Module, CFAPattern]:
     if ":" in preset:
         found = load_own_model(preset, None if init is None else Path(init), frozen=False)
+        if found.pattern is None:
+            raise ModelError(
+                f"expected a network with a CFAPattern as .pattern, {preset} has none: set it, for "
+                "quantisp trains networks that restore mosaics"
+            )
         if pattern is not None and pattern != found.pattern:
             raise ModelError(
                 f"expected the CFA of {preset}, which is {found.pattern}, found {pattern}: "

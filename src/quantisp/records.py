@@ -69,12 +69,15 @@ class EvaluationResult:
     """A model's quality over a set of pictures: each one, and the means.
 
     Args:
+        cfa: what the pictures were sampled through; None where it was no mosaic.
+        degradation: what was done to them, such as ``mosaic`` or ``noise:25``.
         border_px: what ``psnr_cropped_db`` leaves out at each side.
     """
 
     model: str
     model_sha256: str
-    cfa: str
+    cfa: str | None
+    degradation: str
     border_px: int
     psnr_db: float
     psnr_cropped_db: float
@@ -153,11 +156,16 @@ class Recommendation:
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
-    """The table: one row per setting, against float."""
+    """The table: one row per setting, against float.
+
+    Args:
+        cfa: what the pictures were sampled through; None where the network restores no mosaics.
+        protocol: how it was measured, such as ``degradation``: what the network undoes.
+    """
 
     model: str
     model_sha256: str
-    cfa: str
+    cfa: str | None
     protocol: Mapping[str, Any]
     float: FloatResult
     rows: tuple[StudyRow, ...]
@@ -166,8 +174,13 @@ class StudyResult:
 
     @property
     def is_kodak(self) -> bool:
-        """Whether the pictures are the 24 of Kodak, recognised by content."""
-        return self.protocol.get("image_set") == "kodak"
+        """Whether mosaics of the 24 Kodak pictures, recognised by content, were restored."""
+        return self.protocol.get("image_set") == "kodak" and self.cfa is not None
+
+    @property
+    def task(self) -> str:
+        """What the network undoes: its CFA, or the degradation such as ``noise:25``."""
+        return self.cfa or str(self.protocol.get("degradation"))
 
     def to_json(self) -> str:
         """``study.json``: one document, ending in a newline; equal results give equal bytes."""

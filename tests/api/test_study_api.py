@@ -211,7 +211,11 @@ class OddWeights(NoWeights):
         ({"crops": ["nowhere"]}, SettingError, "found 'nowhere'"),
         ({"images": "nowhere"}, ImageError, "nothing is at nowhere"),
         ({"model": "nowhere"}, ModelError, "no packaged model is called"),
-        ({"model": NoPattern()}, ModelError, r"CFAPattern as \.pattern .* NoPattern has None"),
+        (
+            {"model": NoPattern()},
+            ModelError,
+            "NoPattern does not: say what it undoes",
+        ),
         ({"model": NoWeights()}, PlanError, "found none"),
         ({"model": OddWeights()}, PlanError, "which no quantizer knows"),
         (

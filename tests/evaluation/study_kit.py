@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from quantisp.cfa import CFAPattern, mosaic
 from quantisp.data import find_images
-from quantisp.evaluation import Measurement, StudyPicture, StudyRequest, survey
+from quantisp.evaluation import Measurement, StudyPicture, StudyRequest, mosaicked, survey
 from quantisp.models import DePhaseNet, DePhaseNetConfig, model_sha256
 from quantisp.records import Setting
 
@@ -74,7 +74,7 @@ def write_pictures(folder: Path) -> Path:
 
 
 def surveyed(*sources: Path) -> tuple[StudyPicture, ...]:
-    return survey(find_images(sources), KODAK_CFA)
+    return survey(find_images(sources), mosaicked(KODAK_CFA))
 
 
 def request(
@@ -85,7 +85,7 @@ def request(
         "name": "tiny",
         "model": net,
         "model_sha256": model_sha256(net),
-        "pattern": KODAK_CFA,
+        "degradation": mosaicked(KODAK_CFA),
         "pictures": pictures,
         "settings": SETTINGS,
         "within_db": 0.05,

@@ -19,7 +19,7 @@ from study_kit import (
 from quantisp.cfa import mosaic
 from quantisp.data import read_picture
 from quantisp.errors import SettingError
-from quantisp.evaluation import CropPlace, StudyPicture, parse_place, run_study
+from quantisp.evaluation import CropPlace, StudyPicture, mosaicked, parse_place, run_study
 from quantisp.evaluation.crops import cut_crops, find_places
 from quantisp.inference import Window, prepare, restore
 from quantisp.metrics import rounded_to_8_bits
@@ -142,7 +142,7 @@ def test_panels_are_windows_of_whole_restorations(pictures: dict[str, StudyPictu
     networks = {bits: prepare(quantize(net, plan), CPU) for bits, plan in plans.items()}
     (crop,) = cut_crops(
         net,
-        KODAK_CFA,
+        mosaicked(KODAK_CFA),
         pictures,
         [place],
         {bits: lambda bits=bits: networks[bits] for bits in networks},

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from quantisp.cfa import CFAPattern
 from quantisp.data import find_images
 from quantisp.errors import SettingError
-from quantisp.evaluation import evaluate_pictures, survey
+from quantisp.evaluation import evaluate_pictures, mosaicked, survey
 from quantisp.records import EvaluationResult
 
 BAYER = CFAPattern.named("bayer")
@@ -38,8 +38,8 @@ def evaluated(folder: Path, border_px: int) -> EvaluationResult:
         name="grey",
         model=Grey(),
         model_sha256="",
-        pattern=BAYER,
-        pictures=survey(find_images([folder]), BAYER),
+        degradation=mosaicked(BAYER),
+        pictures=survey(find_images([folder]), mosaicked(BAYER)),
         device=torch.device("cpu"),
         border_px=border_px,
     )

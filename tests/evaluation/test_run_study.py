@@ -33,8 +33,9 @@ from quantisp.evaluation import (
     StudyProgress,
     evaluate_pictures,
     measure,
+    mosaicked,
+    restoration,
     run_study,
-    study,
 )
 from quantisp.inference import prepare, restore
 from quantisp.metrics import psnr_db
@@ -195,7 +196,7 @@ def test_the_float_network_restores_a_picture_once(
         restored.append(samples.shape[-1])
         return restore(network, samples)
 
-    monkeypatch.setattr(study, "restore", counted)
+    monkeypatch.setattr(restoration, "restore", counted)
     run_study(request(pictures), tmp_path, device=CPU)
     assert len(restored) == JOBS
 
@@ -237,7 +238,7 @@ def evaluate(net: nn.Module, pictures: tuple[StudyPicture, ...]) -> dict[str, An
         name="tiny",
         model=net,
         model_sha256="0" * 64,
-        pattern=KODAK_CFA,
+        degradation=mosaicked(KODAK_CFA),
         pictures=pictures,
         device=CPU,
     )

@@ -59,7 +59,10 @@ def test_stopped_between_jobs(
     assert again.crops == straight.crops
 
 
-@pytest.mark.parametrize("stage", ["read_picture", "restore", "measure", "quantize", "cut_crops"])
+STAGES = ["load_sample", "restored_sample", "measure", "quantize", "cut_crops"]
+
+
+@pytest.mark.parametrize("stage", STAGES)
 def test_stopped_within_a_job(
     pictures: tuple[StudyPicture, ...],
     straight: StudyOutcome,

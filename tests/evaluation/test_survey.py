@@ -11,7 +11,7 @@ from study_kit import KODAK_CFA, SIZES, soft_picture, surveyed, write_pictures
 from quantisp.cfa import CFAPattern
 from quantisp.data import find_images
 from quantisp.errors import ImageError
-from quantisp.evaluation import survey
+from quantisp.evaluation import mosaicked, survey
 
 pytestmark = pytest.mark.unit
 
@@ -24,7 +24,7 @@ def folder(tmp_path: Path) -> Path:
 def test_what_is_found(folder: Path) -> None:
     counts: list[tuple[int, int]] = []
     files = find_images([folder])
-    pictures = survey(files, KODAK_CFA, lambda done, of: counts.append((done, of)))
+    pictures = survey(files, mosaicked(KODAK_CFA), lambda done, of: counts.append((done, of)))
     assert {p.name: (p.height, p.width) for p in pictures} == SIZES
     assert [p.pixels for p in pictures] == [p.height * p.width for p in pictures]
     assert len({p.sha256 for p in pictures}) == 3
@@ -77,7 +77,7 @@ def test_unusable_pictures_are_refused_by_name(folder: Path, kind: str) -> None:
 def test_a_picture_must_hold_a_period(folder: Path) -> None:
     wide = CFAPattern(tuple("RG" * 8 for _ in range(2)))
     Image.fromarray(soft_picture(9, 32, 32)).save(folder / "x.png")
-    assert len(survey(find_images([folder]), wide)) == 4
+    assert len(survey(find_images([folder]), mosaicked(wide))) == 4
 
 
 def test_transparency_is_left_out_and_said_so(

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from quantisp.cfa import CFAPattern
-from quantisp.inference import ReceptiveField, receptive_field
+from quantisp.inference import Interface, ReceptiveField, receptive_field
 from quantisp.models import DePhaseNet, DePhaseNetConfig
 
 pytestmark = pytest.mark.unit
@@ -17,7 +17,7 @@ CONFIG = DePhaseNetConfig(fine_channels=8, fine_blocks=2, coarse_channels=8, coa
 
 def reach(net: nn.Module, pattern: CFAPattern = KODAK_CFA) -> tuple[int, int, int, int] | None:
     """Above, below, left, right."""
-    field = receptive_field(net, pattern)
+    field = receptive_field(net, Interface.of_mosaic(pattern))
     if field is None:
         return None
     return field.above_px, field.below_px, field.left_px, field.right_px
@@ -91,7 +91,7 @@ def test_strips_are_lengthened_up_to_a_limit() -> None:
 
 @pytest.mark.parametrize(("name", "stride"), [("rgbw-kodak", 16), ("bayer", 16), ("x-trans", 48)])
 def test_a_picture_may_be_shifted_by_whole_folds_and_periods(name: str, stride: int) -> None:
-    field = receptive_field(conv(3, padding=1), CFAPattern.named(name))
+    field = receptive_field(conv(3, padding=1), Interface.of_mosaic(CFAPattern.named(name)))
     assert field is not None
     assert field.stride_px == stride
 
@@ -165,7 +165,7 @@ def changed_outputs(net: nn.Module, dy: int, dx: int) -> set[tuple[int, int]]:
 
 
 def test_an_input_outside_the_field_changes_nothing_and_one_inside_does(net: DePhaseNet) -> None:
-    field = receptive_field(copy.deepcopy(net).float(), KODAK_CFA)
+    field = receptive_field(copy.deepcopy(net).float(), Interface.of_mosaic(KODAK_CFA))
     assert field is not None
     # An output lies below and right of what is above and left of it.
     for edge, axis, sign in (
@@ -182,6 +182,6 @@ def test_an_input_outside_the_field_changes_nothing_and_one_inside_does(net: DeP
 
 def test_the_network_is_not_changed(net: DePhaseNet) -> None:
     single = copy.deepcopy(net).float().train()
-    receptive_field(single, KODAK_CFA)
+    receptive_field(single, Interface.of_mosaic(KODAK_CFA))
     assert single.training
     assert next(single.parameters()).dtype == torch.float32

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from quantisp.cfa import CFAPattern
 from quantisp.errors import SettingError
 from quantisp.inference import (
+    Interface,
     ReceptiveField,
     Window,
     find_device,
@@ -64,7 +65,7 @@ def cut(image: Tensor, window: Window) -> Tensor:
 @pytest.mark.parametrize("name", ["rgbw-kodak", "bayer", "x-trans"])
 def test_a_window_equals_the_whole_picture(name: str, mosaic: Tensor) -> None:
     net = prepare(random_net(name), CPU)
-    field = receptive_field(net, CFAPattern.named(name))
+    field = receptive_field(net, Interface.of_mosaic(CFAPattern.named(name)))
     assert field is not None
     whole = restore(net, mosaic)
     for window in WINDOWS:
@@ -76,7 +77,7 @@ def test_a_window_equals_the_whole_picture(name: str, mosaic: Tensor) -> None:
 
 def test_a_window_reads_no_more_than_it_needs(mosaic: Tensor) -> None:
     net = prepare(random_net("rgbw-kodak"), CPU)
-    field = receptive_field(net, CFAPattern.named("rgbw-kodak"))
+    field = receptive_field(net, Interface.of_mosaic(CFAPattern.named("rgbw-kodak")))
     sizes: list[int] = []
     hook = net.register_forward_pre_hook(lambda _net, inputs: sizes.append(inputs[0].numel()))
     restore_window(net, mosaic, Window(top=96, left=160, height=16, width=16), field=field)
@@ -92,7 +93,7 @@ def test_an_unbounded_network_sees_the_whole_picture(mosaic: Tensor) -> None:
             return (x - x.mean()).expand(-1, 3, -1, -1)
 
     net = prepare(Centred(), CPU)
-    assert receptive_field(net, CFAPattern.named("bayer")) is None
+    assert receptive_field(net, Interface.of_mosaic(CFAPattern.named("bayer"))) is None
     part = restore_window(net, mosaic, WINDOWS[9], field=None)
     assert torch.equal(part, cut(restore(net, mosaic), WINDOWS[9]))
 
@@ -100,7 +101,7 @@ def test_an_unbounded_network_sees_the_whole_picture(mosaic: Tensor) -> None:
 @pytest.mark.parametrize("edge", ["above_px", "below_px", "left_px", "right_px"])
 def test_with_a_field_that_is_too_small_a_window_differs(edge: str, mosaic: Tensor) -> None:
     net = prepare(random_net("rgbw-kodak"), CPU)
-    field = receptive_field(net, CFAPattern.named("rgbw-kodak"))
+    field = receptive_field(net, Interface.of_mosaic(CFAPattern.named("rgbw-kodak")))
     assert field is not None
     short: ReceptiveField = replace(field, **{edge: 0})
     whole, window = restore(net, mosaic), Window(top=96, left=160, height=16, width=16)
@@ -110,7 +111,7 @@ def test_with_a_field_that_is_too_small_a_window_differs(edge: str, mosaic: Tens
 
 def test_in_another_phase_a_window_differs(mosaic: Tensor) -> None:
     net = prepare(random_net("rgbw-kodak"), CPU)
-    field = receptive_field(net, CFAPattern.named("rgbw-kodak"))
+    field = receptive_field(net, Interface.of_mosaic(CFAPattern.named("rgbw-kodak")))
     assert field is not None
     window = Window(top=96, left=162, height=16, width=16)
     odd = replace(field, stride_px=1)

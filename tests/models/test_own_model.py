@@ -29,6 +29,11 @@ class Own(torch.nn.Module):
 def without_pattern():
     return torch.nn.Conv2d(1, 3, 1)
 
+def wrong_pattern():
+    network = without_pattern()
+    network.pattern = "bayer"
+    return network
+
 def not_a_network():
     return 3
 
@@ -82,7 +87,7 @@ def test_an_own_network_is_built_and_loaded(own: str, tmp_path: Path) -> None:
         ("{own}:", "expected package.module:factory"),
         (":build", "expected package.module:factory"),
         ("{own}:number", "expected"),
-        ("{own}:without_pattern", "CFAPattern as .pattern"),
+        ("{own}:wrong_pattern", "expected a CFAPattern as .pattern"),
         ("{own}:not_a_network", "found int"),
     ],
 )

@@ -51,6 +51,7 @@ def evaluation() -> EvaluationResult:
         model="dephasenet-lite",
         model_sha256="0f" * 32,
         cfa="rgbw-kodak",
+        degradation="mosaic",
         border_px=10,
         psnr_db=math.inf,
         psnr_cropped_db=math.inf,

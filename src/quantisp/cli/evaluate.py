@@ -9,10 +9,13 @@ import typer
 
 from quantisp.cli.options import (
     CalibrationOption,
+    DegradationOption,
     DeviceOption,
     ImagesOption,
+    InputsOption,
     JsonOption,
     ModelOption,
+    TargetsOption,
     WeightsOption,
 )
 from quantisp.cli.progress import ProgressDisplay, console
@@ -28,6 +31,9 @@ def evaluate_command(
     model: ModelOption = "dephasenet-lite",
     weights: WeightsOption = None,
     images: ImagesOption = None,
+    degradation: DegradationOption = None,
+    inputs: InputsOption = None,
+    targets: TargetsOption = None,
     plan: Annotated[
         Path | None,
         typer.Option(
@@ -51,8 +57,11 @@ def evaluate_command(
     with ProgressDisplay() as display:
         result = evaluate(
             model,
-            images or ["sample"],
+            images or None,
             weights=weights,
+            degradation=degradation,
+            inputs=inputs,
+            targets=targets,
             plan=None if plan is None else _read_plan(plan),
             calibration=calibration or None,
             border_px=border,

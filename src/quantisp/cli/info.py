@@ -62,20 +62,26 @@ def _everything() -> dict[str, Any]:
 
 
 def _describe(found: LoadedModel) -> dict[str, Any]:
-    from quantisp.inference import network_cost, receptive_field
+    from quantisp.inference import find_interface, network_cost, receptive_field
     from quantisp.models import model_sha256
 
-    cost = network_cost(found.model)
-    field = receptive_field(found.model, found.pattern)
+    pattern = found.pattern
+    interface = find_interface(found.model, pattern)
+    cost = network_cost(found.model, interface)
+    field = receptive_field(found.model, interface)
     return {
         "model": found.name,
         "sha256": model_sha256(found.model),
         "parameters": cost.parameters,
         "macs_per_px": cost.macs_per_px,
         "receptive_field_px": None if field is None else [field.height_px, field.width_px],
-        "CFA": {
-            str(found.pattern): "/".join(found.pattern.tile),
-            **{c: list(found.pattern.response(c)) for c in found.pattern.letters},
+        "input": "a mosaic" if interface.channels == 1 else "RGB",
+        "output_factor": interface.factor,
+        "CFA": None
+        if pattern is None
+        else {
+            str(pattern): "/".join(pattern.tile),
+            **{c: list(pattern.response(c)) for c in pattern.letters},
         },
         "provenance": None if found.provenance is None else asdict(found.provenance),
         "layers": [asdict(layer) for layer in cost.layers],

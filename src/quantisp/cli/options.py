@@ -11,10 +11,13 @@ from quantisp.errors import SettingError
 
 __all__ = [
     "CalibrationOption",
+    "DegradationOption",
     "DeviceOption",
     "ImagesOption",
+    "InputsOption",
     "JsonOption",
     "ModelOption",
+    "TargetsOption",
     "WeightsOption",
     "parse_list",
     "parse_widths",
@@ -41,6 +44,23 @@ ImagesOption = Annotated[
         help="RGB pictures: a file, folder or glob, repeatable; or 'sample', the packaged ones.",
         show_default="sample",
     ),
+]
+DegradationOption = Annotated[
+    str | None,
+    typer.Option(
+        "--degradation",
+        help="What the network undoes: mosaic, mosaic:CFA, noise:SIGMA (8-bit steps) or "
+        "downscale:FACTOR.",
+        show_default="mosaic, of the network's CFA",
+    ),
+]
+InputsOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of inputs, instead of --images; partners have the same names."),
+]
+TargetsOption = Annotated[
+    Path | None,
+    typer.Option(help="Folder of what should be made of --inputs; may be whole times larger."),
 ]
 CalibrationOption = Annotated[
     list[str] | None,

@@ -17,10 +17,13 @@ import typer
 
 from quantisp.cli.options import (
     CalibrationOption,
+    DegradationOption,
     DeviceOption,
     ImagesOption,
+    InputsOption,
     JsonOption,
     ModelOption,
+    TargetsOption,
     WeightsOption,
     parse_list,
     parse_widths,
@@ -40,6 +43,9 @@ def study_command(
     model: ModelOption = "dephasenet-lite",
     weights: WeightsOption = None,
     images: ImagesOption = None,
+    degradation: DegradationOption = None,
+    inputs: InputsOption = None,
+    targets: TargetsOption = None,
     weight_bits: Annotated[str, typer.Option(help="Widths: 8, 4-16, or 4,6,8.")] = "4-16",
     method: Annotated[
         str, typer.Option(help="Rounding methods of `quantisp info`, separated by commas.")
@@ -80,8 +86,11 @@ def study_command(
 
         outcome = study_with_crops(
             model,
-            images or ["sample"],
+            images or None,
             weights=weights,
+            degradation=degradation,
+            inputs=inputs,
+            targets=targets,
             weight_bits=parse_widths(weight_bits),
             methods=parse_list(method),
             granularities=parse_list(granularity),

@@ -3,6 +3,7 @@
 from quantisp.data.calibration import CalibrationCrops, calibration_crops, default_calibration
 from quantisp.data.datasets import Dataset, find_dataset, read_training_picture
 from quantisp.data.images import SAMPLE, ImageFile, Picture, find_images, read_picture
+from quantisp.data.pairs import PairFiles, find_pairs
 from quantisp.data.patches import PatchCache
 from quantisp.data.tiles import TileSet, decode_tiles, open_tiles, remove_tiles
 
@@ -11,6 +12,7 @@ __all__ = [
     "CalibrationCrops",
     "Dataset",
     "ImageFile",
+    "PairFiles",
     "PatchCache",
     "Picture",
     "TileSet",
@@ -19,6 +21,7 @@ __all__ = [
     "default_calibration",
     "find_dataset",
     "find_images",
+    "find_pairs",
     "open_tiles",
     "read_picture",
     "read_training_picture",

@@ -1,9 +1,17 @@
 """Measuring models: one at a time, and a network at every bit depth."""
 
 from quantisp.evaluation.crops import CropPlace, parse_place
+from quantisp.evaluation.degradation import (
+    Degradation,
+    downscaled,
+    mosaicked,
+    noisy,
+    paired,
+    parse_degradation,
+)
 from quantisp.evaluation.evaluate import evaluate_pictures
 from quantisp.evaluation.measure import Measurement, measure
-from quantisp.evaluation.pictures import StudyPicture, survey
+from quantisp.evaluation.pictures import StudyPicture, survey, survey_pairs
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.study import (
     StudyOutcome,
@@ -15,17 +23,24 @@ from quantisp.evaluation.study import (
 
 __all__ = [
     "CropPlace",
+    "Degradation",
     "JobStore",
     "Measurement",
     "StudyOutcome",
     "StudyPicture",
     "StudyProgress",
     "StudyRequest",
+    "downscaled",
     "evaluate_pictures",
     "job_key",
     "measure",
+    "mosaicked",
+    "noisy",
+    "paired",
+    "parse_degradation",
     "parse_place",
     "plan_of",
     "run_study",
     "survey",
+    "survey_pairs",
 ]

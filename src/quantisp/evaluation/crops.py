@@ -9,11 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.cfa import CFAPattern, mosaic
-from quantisp.data import read_picture
 from quantisp.errors import SettingError
+from quantisp.evaluation.degradation import Degradation
 from quantisp.evaluation.measure import Measurement, capped_psnr_db
-from quantisp.evaluation.pictures import StudyPicture
+from quantisp.evaluation.pictures import StudyPicture, load_sample
 from quantisp.inference import Window, receptive_field, restore_window
 from quantisp.metrics import TILE_PX, mean_squared_error, rounded_to_8_bits, tile_starts
 from quantisp.records import Crop, CropPanel, Setting
@@ -119,7 +118,7 @@ def _telling_width(references: Outcomes, outcomes: Sequence[tuple[Setting, Outco
 
 def cut_crops(
     network: nn.Module,
-    pattern: CFAPattern,
+    degradation: Degradation,
     pictures: Mapping[str, StudyPicture],
     places: Sequence[CropPlace],
     quantized: Mapping[int, Callable[[], nn.Module]],
@@ -128,20 +127,23 @@ def cut_crops(
 
     Args:
         network: the float network, prepared.
-        pattern: its CFA.
+        degradation: what it undoes.
         pictures: by name.
         places: where to look.
         quantized: makes the prepared network of each width.
     """
-    field = receptive_field(network, pattern)
-    truths = [read_picture(pictures[place.image].path).tensor() for place in places]
+    interface = degradation.interface
+    field = receptive_field(network, interface)
+    samples = [load_sample(pictures[place.image], degradation) for place in places]
     panels: list[list[CropPanel]] = [[] for _ in places]
     for bits in [*(b for b in CROP_BITS if b in quantized), None]:
         model = network if bits is None else quantized[bits]()
         label = "float" if bits is None else f"{bits} bits"
-        for place, truth, shown in zip(places, truths, panels, strict=True):
-            restored = restore_window(model, mosaic(truth, pattern), place.window, field=field)
-            shown.append(_panel(label, restored, _cut(truth, place.window)))
+        for place, sample, shown in zip(places, samples, panels, strict=True):
+            restored = restore_window(
+                model, sample.given, place.window, field=field, factor=interface.factor
+            )
+            shown.append(_panel(label, restored, _cut(sample.truth, place.window)))
     return tuple(
         Crop(
             image=place.image,
@@ -149,10 +151,10 @@ def cut_crops(
             left=place.window.left,
             height=place.window.height,
             width=place.window.width,
-            truth=_bytes(_cut(truth, place.window)),
+            truth=_bytes(_cut(sample.truth, place.window)),
             panels=tuple(shown),
         )
-        for place, truth, shown in zip(places, truths, panels, strict=True)
+        for place, sample, shown in zip(places, samples, panels, strict=True)
     )
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import nn
 
-from quantisp.cfa import CFAPattern, mosaic
-from quantisp.data import read_picture
 from quantisp.errors import SettingError
+from quantisp.evaluation.degradation import Degradation
 from quantisp.evaluation.measure import BORDER_PX, capped_psnr_db, measure
-from quantisp.evaluation.pictures import StudyPicture
-from quantisp.inference import prepare, restore
+from quantisp.evaluation.pictures import StudyPicture, load_sample
+from quantisp.evaluation.restoration import restored_sample
+from quantisp.inference import prepare
 from quantisp.metrics import mean_squared_error, rounded_to_8_bits
 from quantisp.records import EvaluationResult, ImageQuality
 
@@ -26,19 +26,19 @@ def evaluate_pictures(
     name: str,
     model: nn.Module,
     model_sha256: str,
-    pattern: CFAPattern,
+    degradation: Degradation,
     pictures: Sequence[StudyPicture],
     device: torch.device,
     border_px: int = BORDER_PX,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> EvaluationResult:
-    """Sample each picture through the CFA, restore it, and compare, one at a time.
+    """Degrade each picture, restore it, and compare, one at a time.
 
     Args:
         name: of the model, for people.
-        model: maps a mosaic (n, 1, h, w) to RGB (n, 3, h, w); it is not changed.
+        model: undoes the degradation; it is not changed.
         model_sha256: the digest of its weights.
-        pattern: its CFA.
+        degradation: what is done to each picture.
         pictures: at least one.
         device: where the network runs.
         border_px: left out of one of the figures.
@@ -51,8 +51,8 @@ def evaluate_pictures(
     network = prepare(copy.deepcopy(model), device)
     images: dict[str, ImageQuality] = {}
     for picture in pictures:
-        truth = read_picture(picture.path).tensor()
-        restored = restore(network, mosaic(truth, pattern))
+        sample = load_sample(picture, degradation)
+        truth, restored = sample.truth, restored_sample(network, sample)
         measured = measure(restored, truth)
         inside = mean_squared_error(rounded_to_8_bits(restored), truth, border_px=border_px)
         images[picture.name] = ImageQuality(
@@ -65,7 +65,8 @@ def evaluate_pictures(
     return EvaluationResult(
         model=name,
         model_sha256=model_sha256,
-        cfa=str(pattern),
+        cfa=None if degradation.pattern is None else str(degradation.pattern),
+        degradation=degradation.name,
         border_px=border_px,
         psnr_db=statistics.fmean(q.psnr_db for q in images.values()),
         psnr_cropped_db=statistics.fmean(q.psnr_cropped_db for q in images.values()),

@@ -14,7 +14,6 @@ __all__ = ["MEASUREMENT", "describe_pattern", "describe_responses"]
 MEASUREMENT: Mapping[str, str | int | float] = MappingProxyType(
     {
         "version": 1,
-        "input": "the picture's values in [0, 1], sampled through the CFA, without noise",
         "output": "clipped to [0, 1] and rounded to 8 bits",
         "psnr": "from one mean squared error over all pixels and channels of a picture; "
         "the mean over pictures",

@@ -12,19 +12,18 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from quantisp.cfa import CFAPattern, mosaic
-from quantisp.data import read_picture
-from quantisp.errors import ImageError
 from quantisp.evaluation.crops import CropPlace, cut_crops, find_places
+from quantisp.evaluation.degradation import Degradation
 from quantisp.evaluation.float_outputs import FloatOutputs
 from quantisp.evaluation.kodak import is_kodak
 from quantisp.evaluation.measure import Measurement, measure
-from quantisp.evaluation.pictures import StudyPicture
-from quantisp.evaluation.protocol import MEASUREMENT, describe_pattern, describe_responses
+from quantisp.evaluation.pictures import StudyPicture, load_sample
+from quantisp.evaluation.protocol import MEASUREMENT
+from quantisp.evaluation.restoration import restored_sample
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
 from quantisp.files import write_atomically
-from quantisp.inference import prepare, restore
+from quantisp.inference import prepare
 from quantisp.quantization import Plan, needs_calibration, quantize
 from quantisp.records import Crop, Setting, StudyResult
 
@@ -48,9 +47,9 @@ class StudyRequest:
 
     Args:
         name: of the model, for people.
-        model: maps a mosaic (n, 1, h, w) to RGB (n, 3, h, w); it is not changed.
+        model: undoes the degradation; it is not changed.
         model_sha256: the digest of its weights.
-        pattern: its CFA.
+        degradation: what is done to each picture.
         pictures: at least one.
         settings: at least one; rows come in this order.
         within_db: the drop that the recommendation allows.
@@ -62,7 +61,7 @@ class StudyRequest:
     name: str
     model: nn.Module
     model_sha256: str
-    pattern: CFAPattern
+    degradation: Degradation
     pictures: Sequence[StudyPicture]
     settings: Sequence[Setting]
     within_db: float
@@ -74,8 +73,8 @@ class StudyRequest:
         """What tells this study from another one in the same folder."""
         return {
             "model": self.model_sha256,
-            "CFA": describe_pattern(self.pattern),
-            "pictures": [picture.sha256 for picture in self.pictures],
+            "degradation": dict(self.degradation.identity()),
+            "pictures": [picture.content_sha256 for picture in self.pictures],
             "settings": [str(plan_of(setting).to_json()) for setting in self.settings],
             "protocol": dict(MEASUREMENT),
             "tolerance": self.within_db,
@@ -145,10 +144,10 @@ def run_study(
         result = summarise(
             request.name,
             request.model_sha256,
-            str(request.pattern),
+            None if request.degradation.pattern is None else str(request.degradation.pattern),
             {
                 **MEASUREMENT,
-                "responses": describe_responses(request.pattern),
+                **request.degradation.protocol(),
                 "pictures": len(request.pictures),
                 "calibration_pictures": len(request.calibration_sha256),
                 "image_set": "kodak" if is_kodak([p.sha256 for p in request.pictures]) else None,
@@ -205,7 +204,7 @@ class _Run:
     def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
         return cut_crops(
             self.network,
-            self.request.pattern,
+            self.request.degradation,
             {picture.name: picture for picture in self.request.pictures},
             places,
             {s.weight_bits: partial(self._quantized, plan) for plan, s in self.group.items()},
@@ -248,11 +247,11 @@ class _Run:
     def _key(self, picture: StudyPicture, plan: str) -> str:
         return job_key(
             model_sha256=self.request.model_sha256,
-            image_sha256=picture.sha256,
+            image_sha256=picture.content_sha256,
             plan=plan,
             protocol={
                 **MEASUREMENT,
-                "cfa": describe_pattern(self.request.pattern),
+                **self.request.degradation.identity(),
                 "calibration": list(self.request.calibration_sha256),
             },
         )
@@ -285,19 +284,12 @@ class _Run:
     def _measured(
         self, picture: StudyPicture, network: nn.Module, *, against_float: bool
     ) -> Measurement:
-        read = read_picture(picture.path)
-        if read.sha256() != picture.sha256:
-            raise ImageError(
-                f"expected {picture.path} as it was when the study began, it has changed: "
-                "start the study again"
-            )
-        truth = read.tensor()
-        samples = mosaic(truth, self.request.pattern)
-        restored = restore(network, samples)
+        sample = load_sample(picture, self.request.degradation)
+        restored, content = restored_sample(network, sample), picture.content_sha256
         if not against_float:
-            self.floats.keep(picture.sha256, restored)
-            return measure(restored, truth)
-        reference = self.floats.get(picture.sha256)
+            self.floats.keep(content, restored)
+            return measure(restored, sample.truth)
+        reference = self.floats.get(content)
         if reference is None:
-            reference = self.floats.keep(picture.sha256, restore(self.network, samples))
-        return measure(restored, truth, reference)
+            reference = self.floats.keep(content, restored_sample(self.network, sample))
+        return measure(restored, sample.truth, reference)

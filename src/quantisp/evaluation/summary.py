@@ -28,7 +28,7 @@ Outcomes = Mapping[str, Measurement]
 def summarise(
     model: str,
     model_sha256: str,
-    cfa: str,
+    cfa: str | None,
     protocol: Mapping[str, Any],
     references: Outcomes,
     outcomes: Sequence[tuple[Setting, Outcomes]],

@@ -1,24 +1,28 @@
 """Running any network: devices, layout, windows, and what it costs."""
 
 from quantisp.inference.cost import LayerCost, NetworkCost, network_cost
+from quantisp.inference.interface import Interface
 from quantisp.inference.memory import keep_freed_memory
 from quantisp.inference.receptive_field import ReceptiveField, receptive_field
 from quantisp.inference.runner import (
     Window,
     check_network,
     find_device,
+    find_interface,
     prepare,
     restore,
     restore_window,
 )
 
 __all__ = [
+    "Interface",
     "LayerCost",
     "NetworkCost",
     "ReceptiveField",
     "Window",
     "check_network",
     "find_device",
+    "find_interface",
     "keep_freed_memory",
     "network_cost",
     "prepare",

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from quantisp.inference.interface import Interface
+
 __all__ = ["LayerCost", "NetworkCost", "network_cost"]
 
 # A multiple of every fold, so that nothing is padded; a power of two times three and five.
@@ -36,15 +38,18 @@ class NetworkCost:
     layers: tuple[LayerCost, ...]
 
 
-def network_cost(model: nn.Module) -> NetworkCost:
-    """Count what ``model`` does to a mosaic of 240x240 px, by shapes alone.
+def network_cost(model: nn.Module, interface: Interface | None = None) -> NetworkCost:
+    """Count what ``model`` does to an input of 240x240 px, by shapes alone.
 
     Args:
-        model: maps a mosaic (n, 1, h, w) to RGB (n, 3, h, w). It is not changed.
+        model: the network. It is not changed.
+        interface: what it takes and gives; None is a mosaic, restored at its own size.
     """
+    interface = interface or Interface()
+    pixels = (interface.factor * PROBE_PX) ** 2
     probe = copy.deepcopy(model).to("meta").eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        probe(torch.empty(1, 1, PROBE_PX, PROBE_PX, device="meta"))
+        probe(torch.empty(1, interface.channels, PROBE_PX, PROBE_PX, device="meta"))
     counts: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
     root = type(probe).__name__
     leaves = [
@@ -55,18 +60,18 @@ def network_cost(model: nn.Module) -> NetworkCost:
             name=name,
             kind=type(module).__name__,
             parameters=sum(p.numel() for p in module.parameters()),
-            macs_per_px=_macs_per_px(counts.get(f"{root}.{name}" if name else root, {})),
+            macs_per_px=_macs(counts.get(f"{root}.{name}" if name else root, {})) / pixels,
         )
         for name, module in leaves
         if any(True for _ in module.parameters())
     )
     return NetworkCost(
         parameters=sum(p.numel() for p in probe.parameters()),
-        macs_per_px=_macs_per_px(counts.get("Global", {})),
+        macs_per_px=_macs(counts.get("Global", {})) / pixels,
         layers=layers,
     )
 
 
-def _macs_per_px(counts: Mapping[Any, int]) -> float:
+def _macs(counts: Mapping[Any, int]) -> float:
     # torch counts a multiplication and an addition as two operations.
-    return sum(counts.values()) / 2 / PROBE_PX**2
+    return sum(counts.values()) / 2

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from quantisp.cfa import CFAPattern
+from quantisp.inference.interface import Interface
 
 __all__ = ["ReceptiveField", "receptive_field"]
 
@@ -20,7 +20,7 @@ LONGEST_STRIP_PX = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class ReceptiveField:
-    """How far the input of an output pixel reaches, in px, at the worst phase of the fold.
+    """How far the input of an output pixel reaches, in input px, at the worst phase of the fold.
 
     ``stride_px`` is the step by which a picture may be shifted with the same phase.
     """
@@ -42,24 +42,24 @@ class ReceptiveField:
         return self.left_px + 1 + self.right_px
 
 
-def receptive_field(model: nn.Module, pattern: CFAPattern) -> ReceptiveField | None:
+def receptive_field(model: nn.Module, interface: Interface) -> ReceptiveField | None:
     """The receptive field of a network, or None if it is not bounded or cannot be found.
 
     A NaN at one input pixel turns every output that depends on it into NaN, whatever the weights
     are; the furthest such output, over all phases, gives the reach.
 
     Args:
-        model: maps a mosaic (n, 1, h, w) to RGB (n, 3, h, w). It is not changed.
-        pattern: its CFA.
+        model: the network. It is not changed.
+        interface: what it takes and gives.
     """
-    stride = math.lcm(PHASES_PX, *pattern.period)
+    stride = math.lcm(PHASES_PX, *interface.period)
     # Here torch convolves directly. Where a backend uses Winograd's transforms instead, they carry
     # the NaN a few px further: the field is then too large, never too small.
     probe = copy.deepcopy(model).to("cpu").eval()
     try:
         with torch.inference_mode():
-            horizontal = _reach(probe, stride, vertical=False)
-            vertical = _reach(probe, stride, vertical=True)
+            horizontal = _reach(probe, interface, stride, vertical=False)
+            vertical = _reach(probe, interface, stride, vertical=True)
     # A network of somebody else may refuse narrow strips in any way; the whole picture is safe.
     except Exception:  # noqa: BLE001
         return None
@@ -74,10 +74,12 @@ def receptive_field(model: nn.Module, pattern: CFAPattern) -> ReceptiveField | N
     )
 
 
-def _reach(model: nn.Module, stride: int, *, vertical: bool) -> tuple[int, int] | None:
+def _reach(
+    model: nn.Module, interface: Interface, stride: int, *, vertical: bool
+) -> tuple[int, int] | None:
     length = 16 * stride
     while length <= LONGEST_STRIP_PX:
-        affected = _affected(model, length, stride, vertical)
+        affected = _affected(model, interface, length, stride, vertical)
         if all(first > 0 and last < length - 1 for first, last in affected):
             centre = length // 2
             # An output d px after an input has that input d px before it.
@@ -88,12 +90,19 @@ def _reach(model: nn.Module, stride: int, *, vertical: bool) -> tuple[int, int] 
     return None
 
 
-def _affected(model: nn.Module, length: int, stride: int, vertical: bool) -> list[tuple[int, int]]:
-    """The first and last output that a NaN in the middle touches, at each phase."""
-    strips = torch.zeros(stride, 1, stride, length)
+def _affected(
+    model: nn.Module, interface: Interface, length: int, stride: int, vertical: bool
+) -> list[tuple[int, int]]:
+    """The input px above the first and last output that a NaN in the middle touches, by phase."""
+    strips = torch.zeros(stride, interface.channels, stride, length)
     for phase in range(stride):
         strips[phase, :, :, length // 2 + phase] = math.nan
     outputs: Tensor = model(strips.mT if vertical else strips)
     touched = (outputs.mT if vertical else outputs).isnan().any(dim=2).any(dim=1)
     # Inputs that nothing depends on do not count.
-    return [(int(row.nonzero()[0]), int(row.nonzero()[-1])) for row in touched if row.any()]
+    factor = interface.factor
+    return [
+        (int(row.nonzero()[0]) // factor, int(row.nonzero()[-1]) // factor)
+        for row in touched
+        if row.any()
+    ]

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from quantisp.cfa import CFAPattern
 from quantisp.errors import ModelError, SettingError
+from quantisp.inference.interface import Interface
 from quantisp.inference.memory import keep_freed_memory
 from quantisp.inference.receptive_field import ReceptiveField
 
-__all__ = ["Window", "check_network", "find_device", "prepare", "restore", "restore_window"]
-
+__all__ = [
+    "Window",
+    "check_network",
+    "find_device",
+    "find_interface",
+    "prepare",
+    "restore",
+    "restore_window",
+]
 
 # A multiple of every usual stride.
 PROBE_PX = 96
+# What is not a multiple of a network's stride fails at any size: a small one tells.
+STRIDE_PX = 64
+SMALL_PX = 192
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,12 +76,24 @@ def prepare(model: nn.Module, device: torch.device) -> nn.Module:
     return model.eval().to(device=device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
 
 
-def check_network(model: nn.Module, device: torch.device) -> None:
+def check_network(
+    model: nn.Module,
+    device: torch.device,
+    interface: Interface | None = None,
+    sizes: Collection[tuple[int, int]] = (),
+) -> None:
     """Find out, before long work, whether a network does what it is asked to.
 
+    Args:
+        model: the network. It is not changed.
+        device: where it is to run.
+        interface: what it takes and gives; None is a mosaic, restored at its own size.
+        sizes: height and width of inputs that it is to take, in px. Each is stood for by a
+            smaller one that leaves the same remainder under every stride that divides 64.
+
     Raises:
-        ModelError: its weights are not float32, it fails on a mosaic of 96x96 px, or it does not
-            give RGB of that size.
+        ModelError: its weights are not float32, it fails on an input, or it does not give RGB of
+            the expected size.
     """
     other = {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}
     if other:
@@ -76,32 +101,72 @@ def check_network(model: nn.Module, device: torch.device) -> None:
             f"expected float32 weights, {type(model).__name__} has {', '.join(sorted(other))}: "
             "call .float() on it"
         )
-    probe = torch.full((1, 1, PROBE_PX, PROBE_PX), 0.5)
+    network = prepare(copy.deepcopy(model), device)
+    for size in dict.fromkeys([(PROBE_PX, PROBE_PX), *(_stand_in(*size) for size in sizes)]):
+        _check_output(network, interface or Interface(), size)
+
+
+def find_interface(model: nn.Module, pattern: CFAPattern | None) -> Interface:
+    """What a network takes and gives; one without a CFA takes RGB, and is tried out.
+
+    Raises:
+        ModelError: it gives something else than RGB, a whole number of times larger.
+    """
+    if pattern is not None:
+        return Interface.of_mosaic(pattern)
+    probe = torch.full((1, 3, PROBE_PX, PROBE_PX), 0.5)
     try:
-        shape = tuple(restore(prepare(copy.deepcopy(model), device), probe).shape)
+        shape = restore(prepare(copy.deepcopy(model), torch.device("cpu")), probe).shape
     # A network of somebody else may fail in any way.
     except Exception as error:
         raise ModelError(
-            f"expected a network that restores a mosaic (1, 1, {PROBE_PX}, {PROBE_PX}), "
-            f"{type(model).__name__} fails on it ({' '.join(str(error).split())}): mend its forward"
+            f"expected a network that restores RGB, for it names no CFA as .pattern, "
+            f"{type(model).__name__} fails ({' '.join(str(error).split())}): set model.pattern"
         ) from error
-    if shape != (1, 3, PROBE_PX, PROBE_PX):
+    interface = Interface(channels=3, factor=max(shape[-1] // PROBE_PX, 1))
+    if tuple(shape) != interface.output_shape(PROBE_PX, PROBE_PX):
         raise ModelError(
-            f"expected RGB (1, 3, {PROBE_PX}, {PROBE_PX}) from {type(model).__name__}, found "
-            f"{shape}: mend its forward"
+            f"expected RGB a whole number of times larger than {PROBE_PX}x{PROBE_PX} px from "
+            f"{type(model).__name__}, found {tuple(shape)}: mend its forward"
+        )
+    return interface
+
+
+def _stand_in(height: int, width: int) -> tuple[int, int]:
+    fewer = [
+        px if px < SMALL_PX else SMALL_PX - STRIDE_PX + px % STRIDE_PX for px in (height, width)
+    ]
+    return fewer[0], fewer[1]
+
+
+def _check_output(network: nn.Module, interface: Interface, size: tuple[int, int]) -> None:
+    probe = torch.full((1, interface.channels, *size), 0.5)
+    taken, name = tuple(probe.shape), type(network).__name__
+    try:
+        shape = tuple(restore(network, probe).shape)
+    # A network of somebody else may fail in any way.
+    except Exception as error:
+        raise ModelError(
+            f"expected a network that restores an input {taken}, {name} fails on it "
+            f"({' '.join(str(error).split())}): mend its forward"
+        ) from error
+    if shape != interface.output_shape(*size):
+        raise ModelError(
+            f"expected RGB {interface.output_shape(*size)} from {name} for an input {taken}, found "
+            f"{shape}: mend its forward, or name another degradation"
         )
 
 
 @torch.inference_mode()
-def restore(model: nn.Module, mosaic: Float[Tensor, "1 1 h w"]) -> Float[Tensor, "1 3 h w"]:
-    """RGB of a whole mosaic, not clipped, on the CPU in the usual layout.
+def restore(model: nn.Module, picture: Float[Tensor, "1 c h w"]) -> Float[Tensor, "1 3 h2 w2"]:
+    """RGB of a whole input, not clipped, on the CPU in the usual layout.
 
     Args:
         model: as :func:`prepare` returns it.
-        mosaic: on any device.
+        picture: a mosaic or RGB, on any device.
     """
     device = next((p.device for p in model.parameters()), torch.device("cpu"))
-    inputs = mosaic.to(device=device, memory_format=torch.channels_last)
+    inputs = picture.to(device=device, memory_format=torch.channels_last)
     # A caller may be inside autocast, whose 8 significant bits would hide the effect of more.
     with torch.autocast(device.type, enabled=False):
         restored: Tensor = model(inputs)
@@ -110,29 +175,33 @@ def restore(model: nn.Module, mosaic: Float[Tensor, "1 1 h w"]) -> Float[Tensor,
 
 def restore_window(
     model: nn.Module,
-    mosaic: Float[Tensor, "1 1 h w"],
+    picture: Float[Tensor, "1 c h w"],
     window: Window,
     *,
     field: ReceptiveField | None,
+    factor: int = 1,
 ) -> Float[Tensor, "1 3 h2 w2"]:
     """RGB of a window, equal to the same window of the whole picture up to float32 rounding.
 
     Args:
         model: as :func:`prepare` returns it.
-        mosaic: the whole mosaic.
-        window: within the mosaic.
+        picture: the whole input.
+        window: within the output, in px of the output.
         field: what an output pixel depends on; None is the whole picture.
+        factor: how many times larger than the input the output is.
     """
-    height, width = mosaic.shape[2:]
+    height, width = picture.shape[2:]
     if field is None:
-        part, top, left = mosaic, 0, 0
+        part, top, left = picture, 0, 0
     else:
         # The part begins on a whole stride, so that the network meets it in the same phase.
-        top = max(window.top - field.above_px, 0) // field.stride_px * field.stride_px
-        left = max(window.left - field.left_px, 0) // field.stride_px * field.stride_px
-        bottom = min(window.top + window.height + field.below_px, height)
-        right = min(window.left + window.width + field.right_px, width)
-        part = mosaic[:, :, top:bottom, left:right]
+        first, last = window.top // factor, -(-(window.top + window.height) // factor)
+        top = max(first - field.above_px, 0) // field.stride_px * field.stride_px
+        bottom = min(last + field.below_px, height)
+        first, last = window.left // factor, -(-(window.left + window.width) // factor)
+        left = max(first - field.left_px, 0) // field.stride_px * field.stride_px
+        right = min(last + field.right_px, width)
+        part = picture[:, :, top:bottom, left:right]
     whole = restore(model, part)
-    y, x = window.top - top, window.left - left
+    y, x = window.top - factor * top, window.left - factor * left
     return whole[:, :, y : y + window.height, x : x + window.width]

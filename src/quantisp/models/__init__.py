@@ -13,6 +13,7 @@ from quantisp.models.zoo import (
     build_preset,
     load_model_file,
     load_own_model,
+    own_pattern,
     packaged_models,
     presets,
 )
@@ -28,6 +29,7 @@ __all__ = [
     "load_model_file",
     "load_own_model",
     "model_sha256",
+    "own_pattern",
     "packaged_models",
     "presets",
     "read_model_file",

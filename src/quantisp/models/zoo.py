@@ -22,6 +22,7 @@ __all__ = [
     "build_preset",
     "load_model_file",
     "load_own_model",
+    "own_pattern",
     "packaged_models",
     "presets",
 ]
@@ -37,11 +38,18 @@ PACKAGED = Path(__file__).parent / "packaged"
 
 @dataclass(frozen=True, kw_only=True)
 class LoadedModel:
-    """A network ready to run, with where it comes from (None for a user's own)."""
+    """A network ready to run.
+
+    Args:
+        name: for people.
+        model: the network.
+        pattern: the CFA of the mosaics that it restores; None where it names none.
+        provenance: where its weights come from; None for a user's own.
+    """
 
     name: str
     model: nn.Module
-    pattern: CFAPattern
+    pattern: CFAPattern | None
     provenance: Provenance | None
 
 
@@ -108,8 +116,8 @@ def load_own_model(factory: str, weights: Path | None, *, frozen: bool = True) -
     """Build a user's own network by calling ``package.module:factory`` without arguments.
 
     Args:
-        factory: the callable's module and name; it returns an ``nn.Module`` that maps a mosaic
-            (n, 1, h, w) to RGB (n, 3, h, w) and has its CFA as ``.pattern``.
+        factory: the callable's module and name; it returns an ``nn.Module`` that gives RGB
+            (n, 3, h, w). One that restores mosaics (n, 1, h, w) has its CFA as ``.pattern``.
         weights: a safetensors file with its state dict, or None to use it as it is returned.
         frozen: in evaluation mode and without gradients; else as the factory leaves it.
 
@@ -137,12 +145,11 @@ def load_own_model(factory: str, weights: Path | None, *, frozen: bool = True) -
         raise ModelError(
             f"expected {factory} to build a network without arguments, it fails ({error}): mend it"
         ) from error
-    pattern = getattr(model, "pattern", None)
-    if not isinstance(model, nn.Module) or not isinstance(pattern, CFAPattern):
+    if not isinstance(model, nn.Module):
         raise ModelError(
-            f"expected {factory} to return a torch.nn.Module with a CFAPattern as .pattern, "
-            f"found {type(model).__name__} with pattern {pattern!r}: set model.pattern"
+            f"expected {factory} to return a torch.nn.Module, found {type(model).__name__}: mend it"
         )
+    pattern = own_pattern(model)
     if weights is not None:
         _load_own_weights(model, weights)
     return LoadedModel(
@@ -151,6 +158,21 @@ def load_own_model(factory: str, weights: Path | None, *, frozen: bool = True) -
         pattern=pattern,
         provenance=None,
     )
+
+
+def own_pattern(model: nn.Module) -> CFAPattern | None:
+    """The CFA that a network names as ``.pattern``, or None.
+
+    Raises:
+        ModelError: its pattern is no CFA.
+    """
+    pattern = getattr(model, "pattern", None)
+    if pattern is not None and not isinstance(pattern, CFAPattern):
+        raise ModelError(
+            f"expected a CFAPattern as .pattern, {type(model).__name__} has {pattern!r}: set "
+            "model.pattern, or leave it out for a network that restores no mosaics"
+        )
+    return pattern
 
 
 def _load_own_weights(model: nn.Module, path: Path) -> None:

@@ -75,7 +75,7 @@ def _answer(result: StudyResult) -> Iterable[str]:
         yield f'<p class="answer">{" ".join(sentences)}</p>'
     count = len(result.float.images)
     yield (
-        f'<p class="facts">{escape(result.model)} on {escape(result.cfa)}, '
+        f'<p class="facts">{escape(result.model)} on {escape(result.task)}, '
         f"{count} picture{'' if count == 1 else 's'}, float "
         f"{_number(decimals(result.float.psnr_db))} dB, SSIM {decimals(result.float.ssim, 4)}.</p>"
     )
@@ -222,7 +222,7 @@ def _protocol(result: StudyResult) -> dict[str, str]:
     return {
         "model": result.model,
         "model SHA-256": result.model_sha256,
-        "CFA": result.cfa,
+        **({} if result.cfa is None else {"CFA": result.cfa}),
         **{name.replace("_", " "): _plain(value) for name, value in result.protocol.items()},
     }
 

@@ -1,0 +1,118 @@
+"""What a study or an evaluation looks at: pictures, what is done to them, and in pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor
+
+from quantisp.data import SAMPLE, CalibrationCrops, find_images, find_pairs
+from quantisp.errors import ModelError, SettingError
+from quantisp.evaluation import (
+    Degradation,
+    StudyPicture,
+    mosaicked,
+    parse_degradation,
+    survey,
+    survey_pairs,
+)
+from quantisp.models import LoadedModel
+
+__all__ = ["Material", "find_material", "listed"]
+
+Folder = str | Path | None
+OnRead = Callable[[int, int], None] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Material:
+    """Pictures, and what is done to them before the network restores them."""
+
+    degradation: Degradation
+    pictures: tuple[StudyPicture, ...]
+
+    @property
+    def has_own_inputs(self) -> bool:
+        """Whether inputs are pictures of their own."""
+        return any(picture.input_path is not None for picture in self.pictures)
+
+    def input_sizes(self) -> set[tuple[int, int]]:
+        """Heights and widths of what the network gets, in px."""
+        factor = self.degradation.interface.factor
+        return {(picture.height // factor, picture.width // factor) for picture in self.pictures}
+
+    def measured(self) -> Mapping[str, str]:
+        """The name of the picture behind each digest of pixels that is measured on."""
+        truths = {picture.sha256: picture.name for picture in self.pictures}
+        inputs = {p.input_sha256: p.name for p in self.pictures if p.input_sha256 is not None}
+        return {**truths, **inputs}
+
+    def degraded(self, crops: CalibrationCrops) -> list[Float[Tensor, "n c h w"]]:
+        """Network inputs to calibrate with, degraded as the pictures are."""
+        origin = " ".join(crops.sha256)
+        return [
+            self.degradation.degrade(self.degradation.whole(batch), f"{origin} {number}")
+            for number, batch in enumerate(crops.batches)
+        ]
+
+
+def find_material(
+    found: LoadedModel,
+    images: str | Path | Sequence[str | Path] | None,
+    *,
+    degradation: str | None = None,
+    pairs: tuple[Folder, Folder] = (None, None),
+    on_read: OnRead = None,
+) -> Material:
+    """Find and read the pictures.
+
+    Args:
+        found: the network, which may name its CFA.
+        images: files, folders, globs, or the word ``sample``; None is ``sample``, or no pictures
+            beside ``pairs``.
+        degradation: as for ``parse_degradation``; None is the mosaic of the network's CFA.
+        pairs: the folders of inputs and targets; both or none.
+        on_read: called with the number of pictures read, and of all.
+
+    Raises:
+        ModelError: nothing says what the network undoes.
+        SettingError: options that exclude each other, or no such degradation.
+        ImageError: an unusable picture.
+    """
+    inputs, targets = pairs
+    if inputs is None and targets is None:
+        chosen = _chosen(found, degradation)
+        pictures = survey(
+            find_images(listed(SAMPLE if images is None else images)), chosen, on_read
+        )
+        return Material(degradation=chosen, pictures=pictures)
+    if inputs is None or targets is None:
+        given = "--targets" if inputs is None else "--inputs"
+        raise SettingError(f"expected --inputs and --targets, found only {given}: give both")
+    beside = "--degradation" if degradation is not None else "--images"
+    if degradation is not None or images is not None:
+        raise SettingError(
+            f"expected --inputs and --targets alone, found {beside} beside them: leave it out"
+        )
+    chosen, pictures = survey_pairs(find_pairs(inputs, targets), on_read)
+    return Material(degradation=chosen, pictures=pictures)
+
+
+def listed(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
+    """One or several sources as several."""
+    return [sources] if isinstance(sources, str | Path) else sources
+
+
+def _chosen(found: LoadedModel, degradation: str | None) -> Degradation:
+    if degradation is not None:
+        return parse_degradation(degradation, found.pattern)
+    if found.pattern is None:
+        raise ModelError(
+            f"expected a network that names its CFA as .pattern, {found.name} does not: say what "
+            "it undoes with --degradation noise:25, downscale:2 or mosaic:bayer, or give --inputs "
+            "and --targets"
+        )
+    return mosaicked(found.pattern)
