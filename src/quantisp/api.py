@@ -11,7 +11,7 @@ from typing import cast
 
 from torch import nn
 
-from quantisp.api_inputs import Material, find_material, listed
+from quantisp.api_inputs import Material, example_input, find_material, listed
 from quantisp.data import (
     CalibrationCrops,
     calibration_crops,
@@ -23,10 +23,12 @@ from quantisp.evaluation import (
     StudyOutcome,
     StudyProgress,
     StudyRequest,
+    coverage,
     evaluate_pictures,
     parse_place,
     plan_of,
     run_study,
+    skipped_layers,
 )
 from quantisp.inference import check_network, find_device
 from quantisp.models import (
@@ -37,7 +39,7 @@ from quantisp.models import (
     own_pattern,
     packaged_models,
 )
-from quantisp.quantization import Plan, needs_calibration, quantize
+from quantisp.quantization import Plan, fold_batch_norms, needs_calibration, quantize
 from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
 
 __all__ = ["evaluate", "find_model", "load_model", "study", "study_with_crops"]
@@ -131,6 +133,7 @@ def evaluate(
     network = found.model
     check_network(network, place, material.degradation.interface, material.input_sizes())
     if plan is not None:
+        network = fold_batch_norms(network, example_input(material)).network
         planned = plan.resolve(network).values()
         methods = {entry.method for entry in planned if entry.weight_bits is not None}
         crops = _calibration(calibration, methods, material)
@@ -161,6 +164,7 @@ def study(
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
     calibration: Sources | None = None,
+    skip_layers: Sequence[str] = (),
     within_db: float = 0.05,
     out: str | Path | None = None,
     device: str = "auto",
@@ -180,6 +184,7 @@ def study(
         methods: of rounding.
         calibration: pictures for methods that need some, none of them studied; None is two
             packaged ones.
+        skip_layers: names or globs of layers that stay in float; ``.`` is the network itself.
         granularities: ``tensor``, ``channel`` or both.
         within_db: the drop that the recommendation allows.
         out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
@@ -201,6 +206,7 @@ def study(
             methods=methods,
             granularities=granularities,
             calibration=calibration,
+            skip_layers=skip_layers,
             within_db=within_db,
             out=Path(scratch) / "study" if out is None else Path(out),
             device=device,
@@ -220,6 +226,7 @@ def study_with_crops(
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
     calibration: Sources | None = None,
+    skip_layers: Sequence[str] = (),
     within_db: float = 0.05,
     crops: Sequence[str] = (),
     device: str = "auto",
@@ -242,9 +249,16 @@ def study_with_crops(
         found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
     )
     cut = _calibration(calibration, set(methods), material)
+    # What a study asks of the network is found out before anything is written.
+    check_network(found.model, place, material.degradation.interface, material.input_sizes())
+    folding = fold_batch_norms(found.model, example_input(material))
+    skipped = skipped_layers(folding.network, skip_layers)
+    plans = [plan_of(setting, skipped) for setting in settings]
+    for plan in {plan.default.granularity: plan for plan in plans}.values():
+        plan.resolve(folding.network)
     request = StudyRequest(
         name=found.name,
-        model=found.model,
+        model=folding.network,
         model_sha256=model_sha256(found.model),
         degradation=material.degradation,
         pictures=material.pictures,
@@ -253,11 +267,9 @@ def study_with_crops(
         crop_places=[parse_place(text, material.pictures) for text in crops],
         calibration=() if cut is None else material.degraded(cut),
         calibration_sha256=() if cut is None else cut.sha256,
+        skip_layers=skipped,
+        coverage=coverage(folding, plans),
     )
-    # What a study asks of the network is found out before anything is written.
-    check_network(found.model, place, material.degradation.interface, material.input_sizes())
-    for setting in {s.granularity: s for s in settings}.values():
-        plan_of(setting).resolve(found.model)
     return run_study(request, out, device=place, on_progress=on_progress)
 
 

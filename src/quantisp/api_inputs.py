@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -21,7 +22,9 @@ from quantisp.evaluation import (
 )
 from quantisp.models import LoadedModel
 
-__all__ = ["Material", "find_material", "listed"]
+__all__ = ["Material", "example_input", "find_material", "listed"]
+
+EXAMPLE_PX = 96
 
 Folder = str | Path | None
 OnRead = Callable[[int, int], None] | None
@@ -99,6 +102,14 @@ def find_material(
         )
     chosen, pictures = survey_pairs(find_pairs(inputs, targets), on_read)
     return Material(degradation=chosen, pictures=pictures)
+
+
+def example_input(material: Material) -> Float[Tensor, "1 c h w"]:
+    """An input of the network that shows every layer something: uniform noise, always the same."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.rand(
+        1, material.degradation.interface.channels, EXAMPLE_PX, EXAMPLE_PX, generator=generator
+    )
 
 
 def listed(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:

@@ -17,6 +17,7 @@ __all__ = [
     "FloatResult",
     "Granularity",
     "ImageQuality",
+    "LayerResult",
     "Recommendation",
     "Setting",
     "StudyResult",
@@ -155,12 +156,39 @@ class Recommendation:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LayerResult:
+    """What became of one module with parameters.
+
+    Args:
+        name: as in ``named_modules``; the network itself is ``""``.
+        kind: its class, such as ``Conv2d``.
+        weights: how many parameters of it could be quantized; for other modules, how many it has.
+        weight_bits: the widths that it was studied at; empty where it stays in float.
+        reason: why it stays in float; empty where it is quantized.
+        folded_into: the layer that a batch normalisation was made part of, or None.
+    """
+
+    name: str
+    kind: str
+    weights: int
+    weight_bits: tuple[int, ...] = ()
+    reason: str = ""
+    folded_into: str | None = None
+
+    @property
+    def in_float(self) -> bool:
+        """Whether the network still uses its parameters as they were trained."""
+        return not self.weight_bits and self.folded_into is None
+
+
+@dataclass(frozen=True, kw_only=True)
 class StudyResult:
     """The table: one row per setting, against float.
 
     Args:
         cfa: what the pictures were sampled through; None where the network restores no mosaics.
         protocol: how it was measured, such as ``degradation``: what the network undoes.
+        coverage: what became of each module with parameters, in the network's order.
     """
 
     model: str
@@ -170,6 +198,7 @@ class StudyResult:
     float: FloatResult
     rows: tuple[StudyRow, ...]
     recommendation: tuple[Recommendation, ...]
+    coverage: tuple[LayerResult, ...] = ()
     schema: int = field(default=SCHEMA)
 
     @property
@@ -204,6 +233,7 @@ class StudyResult:
                         for choice in self.recommendation
                     ],
                 },
+                "coverage": [asdict(layer) for layer in self.coverage],
             }
         )
 

@@ -132,7 +132,7 @@ def test_mixed_plan_and_coverage(zoo: nn.Module):
     )
     quantized = quantize(zoo, plan)
     bits = {name: layer.weight_bits for name, layer in quantized.coverage.items()}
-    assert bits == {"head": 4, "depthwise": 4, "grouped": 4, "up": None, "mix": 12}
+    assert bits == {"head": 4, "depthwise": 4, "grouped": 4, "up": None, "mix": 12, "norm": None}
     assert quantized.coverage["up"].reason == "float by the plan"
     assert quantized.coverage["head"].weights == 8 * 9
     assert torch.equal(quantized.network.up.weight, zoo.up.weight)

@@ -54,6 +54,14 @@ def study_command(
         str, typer.Option(help="Scales per 'tensor', per 'channel', or both.")
     ] = "tensor,channel",
     calibration: CalibrationOption = None,
+    skip_layers: Annotated[
+        str,
+        typer.Option(
+            help="Layers to leave in float: names or globs, separated by commas; '.' is the "
+            "network itself.",
+            show_default="none",
+        ),
+    ] = "",
     within: Annotated[
         float, typer.Option(help="Drop in dB that the recommendation allows.")
     ] = 0.05,
@@ -76,7 +84,7 @@ def study_command(
     Example: quantisp study --images photos/ --weight-bits 4-10 --out results
     """
     from quantisp.api import study_with_crops
-    from quantisp.reports import recommendation_lines, study_table, write_report
+    from quantisp.reports import coverage_lines, recommendation_lines, study_table, write_report
 
     began, start = datetime.now(UTC), time.monotonic()
     with ProgressDisplay() as display:
@@ -95,6 +103,7 @@ def study_command(
             methods=parse_list(method),
             granularities=parse_list(granularity),
             calibration=calibration or None,
+            skip_layers=parse_list(skip_layers),
             within_db=within,
             crops=crop or (),
             out=out,
@@ -113,7 +122,7 @@ def study_command(
         return
     screen = console()
     screen.print(study_table(outcome.result, columns=screen.width))
-    for line in recommendation_lines(outcome.result):
+    for line in [*recommendation_lines(outcome.result), *coverage_lines(outcome.result)]:
         screen.print(line)
     screen.print(f"Report: {out / 'report.html'}", soft_wrap=True)
 

@@ -1,5 +1,6 @@
 """Measuring models: one at a time, and a network at every bit depth."""
 
+from quantisp.evaluation.coverage import coverage, skipped_layers
 from quantisp.evaluation.crops import CropPlace, parse_place
 from quantisp.evaluation.degradation import (
     Degradation,
@@ -30,6 +31,7 @@ __all__ = [
     "StudyPicture",
     "StudyProgress",
     "StudyRequest",
+    "coverage",
     "downscaled",
     "evaluate_pictures",
     "job_key",
@@ -41,6 +43,7 @@ __all__ = [
     "parse_place",
     "plan_of",
     "run_study",
+    "skipped_layers",
     "survey",
     "survey_pairs",
 ]

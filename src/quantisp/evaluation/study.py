@@ -24,8 +24,8 @@ from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
 from quantisp.files import write_atomically
 from quantisp.inference import prepare
-from quantisp.quantization import Plan, needs_calibration, quantize
-from quantisp.records import Crop, Setting, StudyResult
+from quantisp.quantization import LayerPlan, Plan, needs_calibration, quantize
+from quantisp.records import Crop, LayerResult, Setting, StudyResult
 
 __all__ = [
     "StudyOutcome",
@@ -56,6 +56,8 @@ class StudyRequest:
         crop_places: what to show; empty is the places where bits hurt most.
         calibration: network inputs, for settings whose methods need some.
         calibration_sha256: the digest of each picture that they were cut from.
+        skip_layers: the names of layers that stay in float.
+        coverage: what became of each module with parameters.
     """
 
     name: str
@@ -68,6 +70,12 @@ class StudyRequest:
     crop_places: Sequence[CropPlace] = ()
     calibration: Sequence[Tensor] = ()
     calibration_sha256: Sequence[str] = ()
+    skip_layers: Sequence[str] = ()
+    coverage: tuple[LayerResult, ...] = ()
+
+    def plan_of(self, setting: Setting) -> Plan:
+        """The plan that a setting stands for in this study."""
+        return plan_of(setting, self.skip_layers)
 
     def identity(self, device: torch.device) -> dict[str, object]:
         """What tells this study from another one in the same folder."""
@@ -75,7 +83,7 @@ class StudyRequest:
             "model": self.model_sha256,
             "degradation": dict(self.degradation.identity()),
             "pictures": [picture.content_sha256 for picture in self.pictures],
-            "settings": [str(plan_of(setting).to_json()) for setting in self.settings],
+            "settings": [str(self.plan_of(setting).to_json()) for setting in self.settings],
             "protocol": dict(MEASUREMENT),
             "tolerance": self.within_db,
             "calibration": list(self.calibration_sha256),
@@ -107,14 +115,17 @@ class StudyOutcome:
     kept_jobs: int
 
 
-def plan_of(setting: Setting) -> Plan:
-    """The plan that a setting stands for."""
-    return Plan.uniform(
+def plan_of(setting: Setting, skip_layers: Sequence[str] = ()) -> Plan:
+    """The plan that a setting stands for, with some layers in float."""
+    plan = Plan.uniform(
         weight_bits=setting.weight_bits,
         activation_bits=setting.activation_bits,
         method=setting.method,
         granularity=setting.granularity,
     )
+    for name in skip_layers:
+        plan = plan.with_layer(name, LayerPlan(weight_bits=None))
+    return plan
 
 
 def run_study(
@@ -155,6 +166,7 @@ def run_study(
             references,
             outcomes,
             within_db=request.within_db,
+            coverage=request.coverage,
         )
         write_atomically(folder / "study.csv", result.to_csv().encode())
         write_atomically(folder / "study.json", result.to_json().encode())
@@ -184,18 +196,18 @@ class _Run:
         # By plan, as long as crops may ask for them: what looks at inputs takes minutes to round.
         self.rounded: dict[Plan, nn.Module] = {}
         series = request.settings[0].series
-        self.group = {plan_of(s): s for s in request.settings if s.series == series}
+        self.group = {request.plan_of(s): s for s in request.settings if s.series == series}
         self.measured = self.kept = 0
         self.done_px = 0
         self.total_px = sum(p.pixels for p in self._missing("float")) + sum(
-            self._work_px(plan_of(setting)) for setting in request.settings
+            self._work_px(request.plan_of(setting)) for setting in request.settings
         )
 
     def float_jobs(self) -> dict[str, Measurement]:
         return {p.name: self._job(p, "float", self.network) for p in self.request.pictures}
 
     def setting_jobs(self, setting: Setting) -> dict[str, Measurement]:
-        plan = plan_of(setting)
+        plan = self.request.plan_of(setting)
         key = plan.to_json()
         # Rounding methods may take long: only a setting with work left is rounded.
         network = self._quantized(plan, shown=True) if self._missing(key) else self.network

@@ -11,6 +11,7 @@ from quantisp.metrics import psnr_db
 from quantisp.records import (
     FloatResult,
     Granularity,
+    LayerResult,
     Recommendation,
     Setting,
     StudyResult,
@@ -34,6 +35,7 @@ def summarise(
     outcomes: Sequence[tuple[Setting, Outcomes]],
     *,
     within_db: float,
+    coverage: tuple[LayerResult, ...] = (),
 ) -> StudyResult:
     """Put the table together.
 
@@ -42,6 +44,7 @@ def summarise(
         references: the float network's measurement of each picture.
         outcomes: each setting's measurements of the same pictures.
         within_db: the drop that the recommendation allows.
+        coverage: as in the result.
     """
     rows = tuple(_row(setting, references, measured) for setting, measured in outcomes)
     return StudyResult(
@@ -57,6 +60,7 @@ def summarise(
         ),
         rows=rows,
         recommendation=recommend(rows, within_db),
+        coverage=coverage,
     )
 
 

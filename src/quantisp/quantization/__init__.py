@@ -11,6 +11,7 @@ from quantisp.quantization.affine import (
     quantize_tensor,
     weight_scale,
 )
+from quantisp.quantization.batch_norm import BATCH_NORMS, FoldedNetwork, fold_batch_norms
 from quantisp.quantization.formats import MAX_BITS, MIN_BITS, IntFormat
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import (
@@ -29,12 +30,14 @@ from quantisp.quantization.rounding import Rounding, round_scalar, round_tensor
 from quantisp.quantization.statistics import LayerStatistics
 
 __all__ = [
+    "BATCH_NORMS",
     "CALIBRATED",
     "MAX_BITS",
     "METHODS",
     "MIN_BITS",
     "NETWORK",
     "CalibratedMethod",
+    "FoldedNetwork",
     "IntFormat",
     "Layer",
     "LayerCoverage",
@@ -50,6 +53,7 @@ __all__ = [
     "Rounding",
     "dequantize_tensor",
     "find_layers",
+    "fold_batch_norms",
     "method_names",
     "needs_calibration",
     "quantize",

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import cast
 
-from torch import nn
+from torch import Tensor, nn
 
 from quantisp.errors import PlanError
 
-__all__ = ["LAYER_KINDS", "Layer", "find_layers"]
+__all__ = ["LAYER_KINDS", "Layer", "find_layers", "over_channels", "small_modules"]
 
 # Each kind, and the axis of its weight that counts output channels.
 _OUTPUT_AXIS: dict[type[nn.Module], int] = {nn.Conv2d: 0, nn.ConvTranspose2d: 1, nn.Linear: 0}
@@ -84,6 +84,32 @@ def find_layers(model: nn.Module) -> dict[str, Layer]:
                 name=name, module=module, weights=weights, output_axis=_output_axis(module, weights)
             )
     return layers
+
+
+def small_modules(model: nn.Module) -> dict[str, nn.Module]:
+    """The modules all of whose own parameters have one dimension, such as normalisations."""
+    layers = find_layers(model)
+    modules = cast("Iterator[tuple[str, nn.Module]]", model.named_modules())
+    return {
+        name: module
+        for name, module in modules
+        if name not in layers and any(True for _ in module.parameters(recurse=False))
+    }
+
+
+def over_channels(module: nn.Module, values: Tensor) -> Tensor:
+    """One value for each output channel, in a shape that broadcasts over the module's weight.
+
+    Args:
+        module: Conv2d, ConvTranspose2d or Linear.
+        values: 1-d, in the order of the output channels.
+    """
+    if isinstance(module, nn.ConvTranspose2d):
+        # (in, out / groups, kh, kw): the outputs of a group belong to the inputs of that group.
+        by_group = values.reshape(module.groups, -1)
+        rows = by_group.repeat_interleave(module.in_channels // module.groups, dim=0)
+        return rows[:, :, None, None]
+    return values.reshape(-1, *[1] * (module.get_parameter("weight").ndim - 1))
 
 
 def _output_axis(module: nn.Module, weights: tuple[str, ...]) -> int | None:

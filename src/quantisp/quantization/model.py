@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from quantisp.errors import ModelError, PlanError, RunError
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import Layer, find_layers
+from quantisp.quantization.layers import Layer, find_layers, small_modules
 from quantisp.quantization.methods import NETWORK
 from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
@@ -121,7 +121,7 @@ def _rounded_together(
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCoverage:
-    """What became of one layer that owns weights.
+    """What became of one module that owns parameters.
 
     Args:
         kind: its class, such as ``Conv2d``.
@@ -150,7 +150,7 @@ class QuantizedModel(nn.Module):
         codes: of each quantized layer, in its weight's shape: int8 to 8 bits, else int16.
         scales: of each quantized layer, float32: 0-d, or 1-d over the output channels.
         formats: of each quantized layer.
-        coverage: of each layer that owns weights.
+        coverage: of each module that owns parameters.
         pattern: the CFA of the network, or None where it names none.
     """
 
@@ -185,6 +185,14 @@ class QuantizedModel(nn.Module):
                 reason="" if name in weights else _why_float(layer),
             )
             for name, layer in find_layers(network).items()
+        } | {
+            name: LayerCoverage(
+                kind=type(module).__name__,
+                weights=sum(value.numel() for value in module.parameters(recurse=False)),
+                weight_bits=None,
+                reason="its parameters have one dimension",
+            )
+            for name, module in small_modules(network).items()
         }
         self.pattern: Any = getattr(network, "pattern", None)
 

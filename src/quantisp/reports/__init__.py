@@ -1,5 +1,6 @@
 """Tables, figures and pages: records in, files out."""
 
+from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.crops import crop_figure
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.page import report_page
@@ -12,6 +13,7 @@ from quantisp.reports.tables import (
 from quantisp.reports.writer import write_report
 
 __all__ = [
+    "coverage_lines",
     "crop_figure",
     "evaluation_table",
     "psnr_figure",

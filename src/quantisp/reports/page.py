@@ -9,6 +9,7 @@ from typing import cast
 
 from quantisp.records import Crop, StudyResult
 from quantisp.reports import paper
+from quantisp.reports.coverage import COVERAGE_HEADINGS, coverage_lines, coverage_rows
 from quantisp.reports.crops import ERROR_LIMIT, crop_figure, enlargement
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.page_style import CSS
@@ -42,6 +43,7 @@ def report_page(result: StudyResult, crops: Sequence[Crop], run: Mapping[str, st
         _section("Every width", _study_table(result)),
         _section("What it looks like", *_crop_figures(result, crops)) if crops else "",
         _section("Each picture", *(_image_table(result, one) for one in study_series(result))),
+        _section("What was quantized", *_coverage(result)) if result.coverage else "",
         _section("How it was measured", _definitions(_protocol(result))),
         _section("The run", _definitions(run)) if run else "",
     ]
@@ -216,6 +218,33 @@ def _image_table(result: StudyResult, series: Series) -> str:
 
 def _image_cell(images: Mapping[str, float], name: str) -> str:
     return _number(decimals(images[name])) if name in images else ""
+
+
+def _coverage(result: StudyResult) -> Iterable[str]:
+    lines = coverage_lines(result) or ["Every layer's weights; biases stay in float."]
+    yield from (f'<p class="facts">{escape(line)}</p>' for line in lines)
+    headings = "".join(f'<th scope="col">{heading}</th>' for heading in COVERAGE_HEADINGS)
+    rows = [
+        f'<tr><th class="name" scope="row">{escape(name)}</th>'
+        + "".join(f"<td>{escape(text)}</td>" for text in texts)
+        + "</tr>"
+        for name, *texts in coverage_rows(result)
+    ]
+    yield "\n".join(
+        [
+            "<details>",
+            "<summary>Each layer</summary>",
+            '<div class="wide">',
+            "<table>",
+            f"<thead><tr>{headings}</tr></thead>",
+            "<tbody>",
+            *rows,
+            "</tbody>",
+            "</table>",
+            "</div>",
+            "</details>",
+        ]
+    )
 
 
 def _protocol(result: StudyResult) -> dict[str, str]:

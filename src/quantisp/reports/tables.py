@@ -10,6 +10,7 @@ from rich.text import Text
 
 from quantisp.records import EvaluationResult, StudyResult
 from quantisp.reports import paper
+from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.series import (
     COLUMN_NOTE,
     Grid,
@@ -88,7 +89,8 @@ def study_markdown(result: StudyResult) -> str:
     """The study as Markdown: the recommendations, then one table per method and granularity."""
     grid = study_grid(result)
     reference = grid.groups[:1] if result.is_kodak else ()
-    lines = [f"- {_markdown(line)}" for line in recommendation_lines(result)]
+    said = [*recommendation_lines(result), *coverage_lines(result)]
+    lines = [f"- {_markdown(line)}" for line in said]
     for group in grid.groups[len(reference) :]:
         lines += ["", f"### {_markdown(group.title)}", "", *_markdown_table(grid, group, reference)]
     lines += ["", f"{COLUMN_NOTE[0].upper()}{COLUMN_NOTE[1:]}."]
