@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import nn
 
 from quantisp.api_inputs import Material, example_input, find_material, listed
@@ -35,6 +36,7 @@ from quantisp.models import (
     LoadedModel,
     load_model_file,
     load_own_model,
+    load_program_file,
     model_sha256,
     own_pattern,
     packaged_models,
@@ -56,7 +58,7 @@ def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> n
 
     Args:
         name_or_path: a packaged name, a ``.safetensors`` file that quantisp wrote, or, for a
-            network of your own, ``package.module:factory``.
+            network of your own, ``package.module:factory`` or a ``torch.export`` program (.pt2).
         weights: for a network of your own, its state dict as a safetensors file.
 
     Returns:
@@ -82,7 +84,7 @@ def find_model(model: Model, weights: str | Path | None = None) -> LoadedModel:
             )
         pattern = own_pattern(model)
         return LoadedModel(name=type(model).__name__, model=model, pattern=pattern, provenance=None)
-    is_file = Path(model).suffix == ".safetensors"
+    is_file = Path(model).suffix in (".safetensors", ".pt2")
     if weights is not None and (is_file or str(model) in packaged_models()):
         raise ModelError(
             f"expected package.module:factory beside --weights, found {model}, which has its own: "
@@ -90,6 +92,8 @@ def find_model(model: Model, weights: str | Path | None = None) -> LoadedModel:
         )
     if weights is not None or (":" in str(model) and not is_file):
         return load_own_model(str(model), None if weights is None else Path(weights))
+    if Path(model).suffix == ".pt2":
+        return load_program_file(model)
     return load_model_file(model)
 
 
@@ -131,7 +135,7 @@ def evaluate(
         found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
     )
     network = found.model
-    check_network(network, place, material.degradation.interface, material.input_sizes())
+    _check(network, place, material)
     if plan is not None:
         network = fold_batch_norms(network, example_input(material)).network
         planned = plan.resolve(network).values()
@@ -250,7 +254,7 @@ def study_with_crops(
     )
     cut = _calibration(calibration, set(methods), material)
     # What a study asks of the network is found out before anything is written.
-    check_network(found.model, place, material.degradation.interface, material.input_sizes())
+    _check(found.model, place, material)
     folding = fold_batch_norms(found.model, example_input(material))
     skipped = skipped_layers(folding.network, skip_layers)
     plans = [plan_of(setting, skipped) for setting in settings]
@@ -271,6 +275,13 @@ def study_with_crops(
         coverage=coverage(folding, plans),
     )
     return run_study(request, out, device=place, on_progress=on_progress)
+
+
+def _check(network: nn.Module, device: torch.device, material: Material) -> None:
+    """Try the network out on the sizes that it will meet."""
+    exact = material.input_size is not None
+    interface = material.degradation.interface
+    check_network(network, device, interface, material.input_sizes(), exact=exact)
 
 
 def _settings(

@@ -20,7 +20,7 @@ from quantisp.evaluation import (
     survey,
     survey_pairs,
 )
-from quantisp.models import LoadedModel
+from quantisp.models import InputSize, LoadedModel
 
 __all__ = ["Material", "example_input", "find_material", "listed"]
 
@@ -32,10 +32,17 @@ OnRead = Callable[[int, int], None] | None
 
 @dataclass(frozen=True, kw_only=True)
 class Material:
-    """Pictures, and what is done to them before the network restores them."""
+    """Pictures, and what is done to them before the network restores them.
+
+    Args:
+        degradation: what is done.
+        pictures: at least one.
+        input_size: of a program: the inputs that it was exported for.
+    """
 
     degradation: Degradation
     pictures: tuple[StudyPicture, ...]
+    input_size: InputSize | None = None
 
     @property
     def has_own_inputs(self) -> bool:
@@ -56,10 +63,13 @@ class Material:
     def degraded(self, crops: CalibrationCrops) -> list[Float[Tensor, "n c h w"]]:
         """Network inputs to calibrate with, degraded as the pictures are."""
         origin = " ".join(crops.sha256)
-        return [
+        inputs = [
             self.degradation.degrade(self.degradation.whole(batch), f"{origin} {number}")
             for number, batch in enumerate(crops.batches)
         ]
+        count = None if self.input_size is None else self.input_size.fixed[0]
+        # A program may take so many pictures at once, and no others.
+        return inputs if count is None else [part for x in inputs for part in x.split(count)]
 
 
 def find_material(
@@ -88,10 +98,9 @@ def find_material(
     inputs, targets = pairs
     if inputs is None and targets is None:
         chosen = _chosen(found, degradation)
-        pictures = survey(
-            find_images(listed(SAMPLE if images is None else images)), chosen, on_read
-        )
-        return Material(degradation=chosen, pictures=pictures)
+        files = find_images(listed(SAMPLE if images is None else images))
+        pictures = survey(files, chosen, on_read)
+        return Material(degradation=chosen, pictures=pictures, input_size=found.input_size)
     if inputs is None or targets is None:
         given = "--targets" if inputs is None else "--inputs"
         raise SettingError(f"expected --inputs and --targets, found only {given}: give both")
@@ -101,15 +110,14 @@ def find_material(
             f"expected --inputs and --targets alone, found {beside} beside them: leave it out"
         )
     chosen, pictures = survey_pairs(find_pairs(inputs, targets), on_read)
-    return Material(degradation=chosen, pictures=pictures)
+    return Material(degradation=chosen, pictures=pictures, input_size=found.input_size)
 
 
 def example_input(material: Material) -> Float[Tensor, "1 c h w"]:
     """An input of the network that shows every layer something: uniform noise, always the same."""
     generator = torch.Generator().manual_seed(0)
-    return torch.rand(
-        1, material.degradation.interface.channels, EXAMPLE_PX, EXAMPLE_PX, generator=generator
-    )
+    size = (EXAMPLE_PX, EXAMPLE_PX) if material.input_size is None else min(material.input_sizes())
+    return torch.rand(1, material.degradation.interface.channels, *size, generator=generator)
 
 
 def listed(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:

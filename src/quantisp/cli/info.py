@@ -21,7 +21,7 @@ __all__ = ["info_command"]
 def info_command(
     model: Annotated[
         str | None,
-        typer.Argument(help="A packaged name, a .safetensors file, or package.module:factory."),
+        typer.Argument(help="A packaged name, a .safetensors or .pt2 file, or module:factory."),
     ] = None,
     weights: WeightsOption = None,
     as_json: JsonOption = False,
@@ -62,12 +62,14 @@ def _everything() -> dict[str, Any]:
 
 
 def _describe(found: LoadedModel) -> dict[str, Any]:
-    from quantisp.inference import find_interface, network_cost, receptive_field
+    from quantisp.inference import PROBE_PX, find_interface, network_cost, receptive_field
     from quantisp.models import model_sha256
 
     pattern = found.pattern
-    interface = find_interface(found.model, pattern)
-    cost = network_cost(found.model, interface)
+    fixed = (None,) * 4 if found.input_size is None else found.input_size.fixed
+    size = (fixed[2] or PROBE_PX, fixed[3] or PROBE_PX)
+    interface = find_interface(found.model, pattern, channels=fixed[1] or 3, size=size)
+    cost = network_cost(found.model, interface, size)
     field = receptive_field(found.model, interface)
     return {
         "model": found.name,

@@ -30,7 +30,8 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="A packaged name, a .safetensors file of quantisp, or package.module:factory.",
+        help="A packaged name, a .safetensors file of quantisp, package.module:factory, or a .pt2 "
+        "program.",
     ),
 ]
 WeightsOption = Annotated[

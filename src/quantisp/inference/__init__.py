@@ -1,6 +1,6 @@
 """Running any network: devices, layout, windows, and what it costs."""
 
-from quantisp.inference.cost import LayerCost, NetworkCost, network_cost
+from quantisp.inference.cost import PROBE_PX, LayerCost, NetworkCost, network_cost
 from quantisp.inference.interface import Interface
 from quantisp.inference.memory import keep_freed_memory
 from quantisp.inference.receptive_field import ReceptiveField, receptive_field
@@ -15,6 +15,7 @@ from quantisp.inference.runner import (
 )
 
 __all__ = [
+    "PROBE_PX",
     "Interface",
     "LayerCost",
     "NetworkCost",

@@ -38,18 +38,23 @@ class NetworkCost:
     layers: tuple[LayerCost, ...]
 
 
-def network_cost(model: nn.Module, interface: Interface | None = None) -> NetworkCost:
-    """Count what ``model`` does to an input of 240x240 px, by shapes alone.
+def network_cost(
+    model: nn.Module,
+    interface: Interface | None = None,
+    size: tuple[int, int] = (PROBE_PX, PROBE_PX),
+) -> NetworkCost:
+    """Count what ``model`` does to an input, by shapes alone.
 
     Args:
         model: the network. It is not changed.
         interface: what it takes and gives; None is a mosaic, restored at its own size.
+        size: height and width of the input, in px.
     """
     interface = interface or Interface()
-    pixels = (interface.factor * PROBE_PX) ** 2
+    pixels = interface.factor**2 * size[0] * size[1]
     probe = copy.deepcopy(model).to("meta").eval()
     with torch.inference_mode(), FlopCounterMode(display=False) as counter:
-        probe(torch.empty(1, interface.channels, PROBE_PX, PROBE_PX, device="meta"))
+        probe(torch.empty(1, interface.channels, *size, device="meta"))
     counts: Mapping[str, Mapping[Any, int]] = counter.get_flop_counts()
     root = type(probe).__name__
     leaves = [

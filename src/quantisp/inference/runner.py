@@ -81,6 +81,8 @@ def check_network(
     device: torch.device,
     interface: Interface | None = None,
     sizes: Collection[tuple[int, int]] = (),
+    *,
+    exact: bool = False,
 ) -> None:
     """Find out, before long work, whether a network does what it is asked to.
 
@@ -90,6 +92,7 @@ def check_network(
         interface: what it takes and gives; None is a mosaic, restored at its own size.
         sizes: height and width of inputs that it is to take, in px. Each is stood for by a
             smaller one that leaves the same remainder under every stride that divides 64.
+        exact: try the sizes themselves, and no other.
 
     Raises:
         ModelError: its weights are not float32, it fails on an input, or it does not give RGB of
@@ -102,31 +105,45 @@ def check_network(
             "call .float() on it"
         )
     network = prepare(copy.deepcopy(model), device)
-    for size in dict.fromkeys([(PROBE_PX, PROBE_PX), *(_stand_in(*size) for size in sizes)]):
+    others = [(PROBE_PX, PROBE_PX), *(_stand_in(*size) for size in sizes)]
+    for size in sorted(sizes) if exact else dict.fromkeys(others):
         _check_output(network, interface or Interface(), size)
 
 
-def find_interface(model: nn.Module, pattern: CFAPattern | None) -> Interface:
-    """What a network takes and gives; one without a CFA takes RGB, and is tried out.
+def find_interface(
+    model: nn.Module,
+    pattern: CFAPattern | None,
+    *,
+    channels: int = 3,
+    size: tuple[int, int] = (PROBE_PX, PROBE_PX),
+) -> Interface:
+    """What a network takes and gives; one without a CFA is tried out.
+
+    Args:
+        model: the network. It is not changed.
+        pattern: its CFA, or None.
+        channels: of the input of one without a CFA.
+        size: height and width of the input to try, in px.
 
     Raises:
         ModelError: it gives something else than RGB, a whole number of times larger.
     """
     if pattern is not None:
         return Interface.of_mosaic(pattern)
-    probe = torch.full((1, 3, PROBE_PX, PROBE_PX), 0.5)
+    probe = torch.full((1, channels, *size), 0.5)
     try:
         shape = restore(prepare(copy.deepcopy(model), torch.device("cpu")), probe).shape
     # A network of somebody else may fail in any way.
     except Exception as error:
         raise ModelError(
-            f"expected a network that restores RGB, for it names no CFA as .pattern, "
-            f"{type(model).__name__} fails ({' '.join(str(error).split())}): set model.pattern"
+            f"expected a network that restores an input {tuple(probe.shape)}, for it names no CFA "
+            f"as .pattern, {type(model).__name__} fails ({' '.join(str(error).split())}): set "
+            "model.pattern, or mend its forward"
         ) from error
-    interface = Interface(channels=3, factor=max(shape[-1] // PROBE_PX, 1))
-    if tuple(shape) != interface.output_shape(PROBE_PX, PROBE_PX):
+    interface = Interface(channels=channels, factor=max(shape[-1] // size[1], 1))
+    if tuple(shape) != interface.output_shape(*size):
         raise ModelError(
-            f"expected RGB a whole number of times larger than {PROBE_PX}x{PROBE_PX} px from "
+            f"expected RGB a whole number of times larger than {size[0]}x{size[1]} px from "
             f"{type(model).__name__}, found {tuple(shape)}: mend its forward"
         )
     return interface

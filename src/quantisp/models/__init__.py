@@ -1,6 +1,7 @@
 """Networks that restore RGB from a mosaic, and the files that hold them."""
 
 from quantisp.models.dephasenet import PRESETS, DePhaseNet, DePhaseNetConfig
+from quantisp.models.program_input import InputSize
 from quantisp.models.weights import (
     ModelFile,
     Provenance,
@@ -13,6 +14,7 @@ from quantisp.models.zoo import (
     build_preset,
     load_model_file,
     load_own_model,
+    load_program_file,
     own_pattern,
     packaged_models,
     presets,
@@ -22,12 +24,14 @@ __all__ = [
     "PRESETS",
     "DePhaseNet",
     "DePhaseNetConfig",
+    "InputSize",
     "LoadedModel",
     "ModelFile",
     "Provenance",
     "build_preset",
     "load_model_file",
     "load_own_model",
+    "load_program_file",
     "model_sha256",
     "own_pattern",
     "packaged_models",

@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from quantisp.cfa import CFAPattern
 from quantisp.errors import ModelError, PatternError
@@ -64,6 +64,9 @@ def model_sha256(model: nn.Module) -> str:
     digest = hashlib.sha256()
     for kind in sorted({type(module) for module in model.modules()}, key=lambda k: k.__qualname__):
         digest.update(f"{kind.__qualname__} {_own_source(kind)} ".encode())
+    if isinstance(model, fx.GraphModule):
+        # What a program does stands in its graph and the settings of its layers.
+        digest.update(f"{model!r} {model.code}".encode())
     tensors = {**dict(model.named_buffers()), **model.state_dict()}
     for name, value in sorted(tensors.items()):
         digest.update(f"{name} {value.dtype} {tuple(value.shape)} ".encode())

@@ -15,6 +15,7 @@ from torch import nn
 from quantisp.cfa import CFAPattern
 from quantisp.errors import ModelError
 from quantisp.models import dephasenet
+from quantisp.models.program import InputSize, load_program
 from quantisp.models.weights import ModelFile, Provenance, read_model_file
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "build_preset",
     "load_model_file",
     "load_own_model",
+    "load_program_file",
     "own_pattern",
     "packaged_models",
     "presets",
@@ -45,12 +47,14 @@ class LoadedModel:
         model: the network.
         pattern: the CFA of the mosaics that it restores; None where it names none.
         provenance: where its weights come from; None for a user's own.
+        input_size: of a program: the inputs that it was exported for.
     """
 
     name: str
     model: nn.Module
     pattern: CFAPattern | None
     provenance: Provenance | None
+    input_size: InputSize | None = None
 
 
 def presets() -> tuple[str, ...]:
@@ -110,6 +114,24 @@ def _build(path: Path, file: ModelFile) -> nn.Module:
     # Files may hold float16; load_state_dict turns it into the network's float32.
     model.load_state_dict(dict(file.tensors))
     return model.eval().requires_grad_(False)
+
+
+def load_program_file(path: str | Path) -> LoadedModel:
+    """Load a ``torch.export`` program, a ``.pt2`` file, which names no CFA.
+
+    Raises:
+        ModelError: it cannot be used; see :func:`~quantisp.models.program.load_program`.
+    """
+    place = Path(path).expanduser()
+    model = load_program(place)
+    size = model.get_submodule("input_size")
+    return LoadedModel(
+        name=place.stem,
+        model=model,
+        pattern=None,
+        provenance=None,
+        input_size=size if isinstance(size, InputSize) else None,
+    )
 
 
 def load_own_model(factory: str, weights: Path | None, *, frozen: bool = True) -> LoadedModel:

@@ -1,0 +1,79 @@
+"""The inputs that a program was exported for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quantisp.errors import ModelError
+
+__all__ = ["UNBOUNDED", "InputSize", "SizeRule"]
+
+UNBOUNDED = 2**63 - 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeRule:
+    """What one dimension of the input may be.
+
+    Args:
+        symbol: dimensions of one symbol are equal, but for ``multiple``; empty where fixed.
+        multiple: of which it must be one.
+        least, most: inclusive.
+    """
+
+    symbol: str
+    multiple: int
+    least: int
+    most: int
+
+    def allows(self, size: int) -> bool:
+        """Whether the dimension may be ``size``."""
+        return self.least <= size <= self.most and size % self.multiple == 0
+
+    def __str__(self) -> str:
+        if self.least == self.most:
+            return str(self.least)
+        most = "" if self.most == UNBOUNDED else f" to {self.most}"
+        steps = f" in steps of {self.multiple}" if self.multiple > 1 else ""
+        return f"{self.least}{most or ' or more'}{steps}"
+
+
+class InputSize(nn.Module):
+    """Passes inputs of the sizes that a program was exported for, and refuses others.
+
+    Args:
+        rules: one for each of (n, c, h, w).
+    """
+
+    def __init__(self, rules: Sequence[SizeRule]) -> None:
+        super().__init__()
+        self.rules = tuple(rules)
+
+    @property
+    def fixed(self) -> tuple[int | None, ...]:
+        """The dimensions that can have one size only; None for others."""
+        return tuple(rule.least if rule.least == rule.most else None for rule in self.rules)
+
+    def forward(self, picture: Float[Tensor, "*sizes"]) -> Float[Tensor, "*sizes"]:
+        """The input as it is.
+
+        Raises:
+            ModelError: the program was not exported for its size.
+        """
+        sizes = tuple(picture.shape)
+        units: dict[str, int] = {}
+        fits = len(sizes) == len(self.rules)
+        for rule, size in zip(self.rules, sizes, strict=False):
+            unit = units.setdefault(rule.symbol or str(id(rule)), size // rule.multiple)
+            fits = fits and rule.allows(size) and unit == size // rule.multiple
+        if not fits:
+            allowed = ", ".join(str(rule) for rule in self.rules)
+            raise ModelError(
+                f"expected an input of the sizes that the program was exported for ({allowed}), "
+                f"found {sizes}: export it with dynamic_shapes, or choose other pictures"
+            )
+        return picture
