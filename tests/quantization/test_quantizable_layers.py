@@ -6,7 +6,15 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from quantisp.errors import PlanError
-from quantisp.quantization import LayerPlan, Plan, find_layers, quantize
+from quantisp.quantization import (
+    LayerPlan,
+    Plan,
+    find_layers,
+    method_names,
+    needs_calibration,
+    quantize,
+)
+from quantisp.quantization.layers import over_channels
 
 pytestmark = pytest.mark.unit
 
@@ -62,11 +70,39 @@ def test_reparametrised_weight_is_not_mistaken_for_a_plain_one():
         quantize(network, Plan.uniform())
 
 
-def test_grouped_transposed_convolution_has_no_channel_axis():
-    network = nn.Sequential(nn.ConvTranspose2d(4, 4, 2, groups=2))
-    with pytest.raises(PlanError, match="ConvTranspose2d of 2 groups"):
-        quantize(network, Plan.uniform(granularity="channel"))
-    assert quantize(network, Plan.uniform(granularity="tensor")).scales["0"].ndim == 0
+EVERY_METHOD = [name for name in method_names() if name != "auto"]
+
+
+@pytest.mark.parametrize("method", EVERY_METHOD)
+def test_grouped_transposed_convolution_has_a_scale_for_each_output(method: str):
+    """As that of its groups, one by one."""
+    torch.manual_seed(0)
+    whole = nn.ConvTranspose2d(6, 8, 3, stride=2, groups=2)
+    with torch.no_grad():
+        # Outputs of very different size, so that a scale of another one would not do.
+        whole.weight.mul_(over_channels(whole, 10.0 ** torch.arange(-4.0, 4.0)))
+    parts = [nn.ConvTranspose2d(3, 4, 3, stride=2) for _ in range(2)]
+    for number, part in enumerate(parts):
+        part.weight.data = whole.weight.data[3 * number : 3 * number + 3].clone()
+        part.bias.data = whole.bias.data[4 * number : 4 * number + 4].clone()
+    plan = Plan.uniform(weight_bits=5, granularity="channel", method=method)
+    pictures = [torch.rand(2, 6, 9, 9)] if needs_calibration(method) else None
+    found = quantize(nn.Sequential(whole), plan, pictures)
+    assert found.scales["0"].shape == (8,)
+    for number, part in enumerate(parts):
+        inputs = None if pictures is None else [x[:, 3 * number :][:, :3] for x in pictures]
+        expected = quantize(nn.Sequential(part), plan, inputs)
+        codes = found.codes["0"][3 * number : 3 * number + 3]
+        agreeing = float((codes == expected.codes["0"]).double().mean())
+        assert agreeing > (0.97 if pictures else 0.999)
+        scales = found.scales["0"][4 * number : 4 * number + 4]
+        torch.testing.assert_close(scales, expected.scales["0"], rtol=0.02, atol=0.0)
+
+
+def test_channels_of_a_grouped_transposed_convolution():
+    layer = nn.ConvTranspose2d(4, 6, 1, groups=2)
+    values = over_channels(layer, torch.arange(6.0))
+    assert values[:, :, 0, 0].tolist() == [[0, 1, 2], [0, 1, 2], [3, 4, 5], [3, 4, 5]]
 
 
 def test_layer_that_is_used_twice_is_one_layer():

@@ -38,15 +38,18 @@ class QuantizedWeight:
         codes: integers, in the weight's shape.
         scale: one number (0-d), or one for each index along ``axis`` (1-d).
         axis: of the output channels, or None where one scale serves the whole tensor.
+        groups: in how many blocks of inputs, along axis 0, the output channels repeat along
+            ``axis``; above 1 for a transposed convolution of groups alone.
     """
 
     codes: Int[Tensor, "*shape"]
     scale: Float[Tensor, "*channels"]
     axis: int | None
+    groups: int = 1
 
     def dequantize(self) -> Float[Tensor, "*shape"]:
         """The weight that the network uses."""
-        return dequantize_tensor(self.codes, self.scale, self.axis)
+        return dequantize_tensor(self.codes, self.scale, self.axis, self.groups)
 
 
 def quantize_tensor(
@@ -73,14 +76,17 @@ def quantize_tensor(
 
 
 def dequantize_tensor(
-    codes: Int[Tensor, "*shape"], scale: Float[Tensor, "*channels"], axis: int | None = None
+    codes: Int[Tensor, "*shape"],
+    scale: Float[Tensor, "*channels"],
+    axis: int | None = None,
+    groups: int = 1,
 ) -> Float[Tensor, "*shape"]:
     """The values that ``codes`` stand for, in the scale's type: one rounded product each.
 
     Raises:
         SettingError: the scale does not fit ``axis``.
     """
-    return codes.to(scale.dtype) * spread_scale(scale, codes, axis)
+    return codes.to(scale.dtype) * spread_scale(scale, codes, axis, groups)
 
 
 def weight_scale(
@@ -107,9 +113,9 @@ def weight_scale(
     return scale.squeeze(0) if axis is None else scale
 
 
-def spread_scale(scale: Tensor, values: Tensor, axis: int | None) -> Tensor:
-    """The scale in a shape that broadcasts along ``axis`` and nowhere else."""
-    expected = () if axis is None else (values.shape[axis],)
+def spread_scale(scale: Tensor, values: Tensor, axis: int | None, groups: int = 1) -> Tensor:
+    """The scale in a shape that broadcasts along ``axis``, and along axis 0 by ``groups``."""
+    expected = () if axis is None else (groups * values.shape[axis],)
     if tuple(scale.shape) != expected:
         raise SettingError(
             f"expected a scale of shape {expected} for axis {axis}, found {tuple(scale.shape)}: "
@@ -117,4 +123,8 @@ def spread_scale(scale: Tensor, values: Tensor, axis: int | None) -> Tensor:
         )
     if axis is None:
         return scale
+    if groups > 1:
+        blocks = scale.reshape(groups, -1).repeat_interleave(values.shape[0] // groups, dim=0)
+        kept = (0, axis)
+        return blocks.reshape([n if d in kept else 1 for d, n in enumerate(values.shape)])
     return scale.reshape([-1 if dim == axis else 1 for dim in range(values.ndim)])

@@ -8,8 +8,6 @@ from typing import cast
 
 from torch import Tensor, nn
 
-from quantisp.errors import PlanError
-
 __all__ = ["LAYER_KINDS", "Layer", "find_layers", "over_channels", "small_modules"]
 
 # Each kind, and the axis of its weight that counts output channels.
@@ -51,20 +49,17 @@ class Layer:
         return sum(self.module.get_parameter(name).numel() for name in self.weights)
 
     def axis(self, granularity: str) -> int | None:
-        """The axis along which the scale varies.
+        """The axis along which the scale varies, or None for one scale."""
+        return None if granularity == "tensor" else self.output_axis
 
-        Raises:
-            PlanError: the output channels of this layer do not lie along one axis.
+    @property
+    def scale_groups(self) -> int:
+        """In how many blocks along axis 0 the channels of ``output_axis`` are others.
+
+        A transposed convolution has the weight (in, out / groups, kh, kw): the outputs of each
+        group belong to the inputs of that group alone.
         """
-        if granularity == "tensor":
-            return None
-        if isinstance(self.module, nn.ConvTranspose2d) and self.module.groups > 1:
-            raise PlanError(
-                f"expected one axis of output channels, layer {self.name!r} is a ConvTranspose2d "
-                f"of {self.module.groups} groups, which spreads them over two: "
-                "plan it with granularity 'tensor'"
-            )
-        return self.output_axis
+        return self.module.groups if isinstance(self.module, nn.ConvTranspose2d) else 1
 
 
 def find_layers(model: nn.Module) -> dict[str, Layer]:

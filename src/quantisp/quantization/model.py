@@ -221,9 +221,10 @@ def _verify(quantized: QuantizedModel) -> None:
     for name, codes in quantized.codes.items():
         int_format, scale = quantized.formats[name], quantized.scales[name]
         axis = layers[name].output_axis if scale.ndim else None
+        groups = layers[name].scale_groups
         weight = layers[name].weight.detach().cpu()
         in_format = int_format.qmin <= int(codes.min()) and int(codes.max()) <= int_format.qmax
-        if not in_format or not torch.equal(dequantize_tensor(codes, scale, axis), weight):
+        if not in_format or not torch.equal(dequantize_tensor(codes, scale, axis, groups), weight):
             raise RunError(
                 f"expected {int_format.bits}-bit codes times scales as the weight of layer "
                 f"{name!r}, found others: method {plan.for_layer(name).method!r} is at fault, "

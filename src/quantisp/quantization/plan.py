@@ -187,7 +187,6 @@ def _check_layer(layer: Layer, plan: LayerPlan) -> None:
             f"{', '.join(layer.weights)}, which no quantizer knows: "
             "plan that layer with weight_bits None"
         )
-    layer.axis(plan.granularity)
 
 
 def _check_shared(layers: Mapping[str, Layer], resolved: Mapping[str, LayerPlan]) -> None:
@@ -203,8 +202,11 @@ def _check_shared(layers: Mapping[str, Layer], resolved: Mapping[str, LayerPlan]
                 )
 
 
-def _treatment(layer: Layer, plan: LayerPlan) -> tuple[LayerPlan, int | None] | None:
-    return None if plan.weight_bits is None else (plan, layer.axis(plan.granularity))
+def _treatment(layer: Layer, plan: LayerPlan) -> tuple[LayerPlan, int | None, int] | None:
+    if plan.weight_bits is None:
+        return None
+    axis = layer.axis(plan.granularity)
+    return plan, axis, 1 if axis is None else layer.scale_groups
 
 
 _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {

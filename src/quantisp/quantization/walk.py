@@ -17,7 +17,12 @@ from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import CALIBRATED, METHODS
 from quantisp.quantization.network import RoundedNetwork
 from quantisp.quantization.plan import LayerPlan
-from quantisp.quantization.statistics import count_calls, layer_statistics
+from quantisp.quantization.statistics import (
+    as_matrix,
+    count_calls,
+    from_matrix,
+    layer_statistics,
+)
 
 __all__ = ["check_calibration", "walk"]
 
@@ -103,7 +108,7 @@ def _rounded(
     axis = layer.axis(plan.granularity)
     try:
         if plan.method in METHODS:
-            return METHODS[plan.method](weight, int_format, plan.rounding, axis), None
+            return _by_weight(layer, weight, int_format, plan, axis), None
         # Refuses weights that are not finite.
         weight_scale(weight, int_format)
         statistics = layer_statistics(*networks, stop.name, calibration, calls=stop.calls)
@@ -111,6 +116,19 @@ def _rounded(
         return method(layer.module, weight, int_format, plan.rounding, axis, statistics)
     except ModelError as error:
         raise ModelError(f"in layer {layer.name!r}: {error}") from error
+
+
+def _by_weight(
+    layer: Layer, weight: Tensor, int_format: IntFormat, plan: LayerPlan, axis: int | None
+) -> QuantizedWeight:
+    method, groups = METHODS[plan.method], layer.scale_groups
+    if axis is None or groups == 1:
+        return method(weight, int_format, plan.rounding, axis)
+    # Such a method knows one axis of channels: it gets them as rows, whatever their groups.
+    rows = as_matrix(layer.module, weight).flatten(0, 1)
+    found = method(rows, int_format, plan.rounding, 0)
+    codes = from_matrix(layer.module, found.codes.reshape(groups, -1, rows.shape[1]), weight)
+    return QuantizedWeight(codes=codes, scale=found.scale, axis=axis, groups=groups)
 
 
 def check_calibration(

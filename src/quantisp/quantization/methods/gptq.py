@@ -94,7 +94,10 @@ def as_weight(
     """Codes and scales of the matrices as those of the layer's weight."""
     shaped = from_matrix(layer, codes, weight).to(torch.int32)
     flat = scale.float().flatten()
-    return QuantizedWeight(codes=shaped, scale=flat[0] if axis is None else flat, axis=axis)
+    if axis is None:
+        return QuantizedWeight(codes=shaped, scale=flat[0], axis=None)
+    groups = layer.groups if isinstance(layer, nn.ConvTranspose2d) else 1
+    return QuantizedWeight(codes=shaped, scale=flat, axis=axis, groups=groups)
 
 
 def damped(gram: Gram) -> Gram:
