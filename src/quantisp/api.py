@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import operator
 import tempfile
@@ -45,6 +46,8 @@ from quantisp.quantization import Plan, fold_batch_norms, needs_calibration, qua
 from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
 
 __all__ = ["evaluate", "find_model", "load_model", "study", "study_with_crops"]
+
+log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "dephasenet-lite"
 DEFAULT_BITS = tuple(range(4, 17))
@@ -137,7 +140,10 @@ def evaluate(
     network = found.model
     _check(network, place, material)
     if plan is not None:
-        network = fold_batch_norms(network, example_input(material)).network
+        folding = fold_batch_norms(network, example_input(material))
+        network = folding.network
+        for name, reason in folding.left.items():
+            log.info("in float: %s, for %s", name, reason)
         planned = plan.resolve(network).values()
         methods = {entry.method for entry in planned if entry.weight_bits is not None}
         crops = _calibration(calibration, methods, material)
