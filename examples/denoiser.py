@@ -51,7 +51,7 @@ def with_noise(rgb: Tensor, generator: torch.Generator) -> Tensor:
 
 
 if __name__ == "__main__":
-    given = arguments(__doc__, "out/denoiser.safetensors")
+    given = arguments(__doc__, "out/denoiser.safetensors", steps=1500)
     network = build()
     train(network, patches(given), with_noise, given)
     save(network, given.out)

@@ -20,13 +20,13 @@ PHOTOGRAPHS = ("rocket.jpg", "motorcycle_left.png", "motorcycle_right.png", "hub
 PATCH_PX = 64
 
 
-def arguments(description: str | None, out: str) -> argparse.Namespace:
+def arguments(description: str | None, out: str, steps: int) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, help="folder of RGB pictures (default: packaged ones)")
     parser.add_argument("--out", type=Path, default=Path(out), help="weights, as safetensors")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=steps)
     parser.add_argument("--batch", type=int, default=8)
     return parser.parse_args()
 

@@ -74,7 +74,7 @@ def export(network: nn.Module, path: Path) -> None:
 SIZES = ((0, "count", 1), (2, "height", 8), (3, "width", 8))
 
 if __name__ == "__main__":
-    given = arguments(__doc__, "out/upscaler.safetensors")
+    given = arguments(__doc__, "out/upscaler.safetensors", steps=5000)
     network = build()
     train(network, patches(given), smaller, given)
     save(network, given.out)

@@ -85,6 +85,16 @@ def test_pictures(quantisp: Run, tmp_path: Path, case: str, command: str):
     check(quantisp(command, "--images", folder, *place), message, out)
 
 
+def test_a_pair_without_its_partner(quantisp: Run, tmp_path: Path):
+    inputs, targets, out = tmp_path / "in", tmp_path / "targets", tmp_path / "out"
+    for folder, names in ((inputs, "ab"), (targets, "a")):
+        folder.mkdir()
+        for name in names:
+            picture(folder / f"{name}.png")
+    outcome = quantisp("study", "--inputs", inputs, "--targets", targets, "--out", out)
+    check(outcome, "'b' in", out)
+
+
 def test_a_good_picture_is_taken(quantisp: Run, tmp_path: Path):
     out = tmp_path / "out"
     arguments = ["--images", picture(tmp_path / "a.png"), "--weight-bits", "8", "--out", out]
@@ -119,6 +129,12 @@ def test_widths(quantisp: Run, tmp_path: Path, widths: str):
         ("--model", "nobody:nothing", "cannot be imported"),
         ("--model", "nowhere.safetensors", "cannot read it"),
         ("--images", "nowhere", "nothing is at nowhere"),
+        ("--degradation", "blur:3", "expected a degradation among mosaic"),
+        ("--degradation", "mosaic:bayer", "the network's own CFA, rgbw-kodak"),
+        ("--degradation", "noise:5", "fails on it"),
+        ("--inputs", "nowhere", "found only --inputs: give both"),
+        ("--skip-layers", "nobody", "'nobody' matches none"),
+        ("--model", "nowhere.pt2", "cannot read it"),
         ("--bogus", "1", "No such option"),
     ],
 )
