@@ -19,7 +19,7 @@ from quantisp.quantization.methods.gptq import as_weight
 from quantisp.quantization.methods.mse import minimise_squared_error
 from quantisp.quantization.methods.quantease import target_weight
 from quantisp.quantization.rounding import Rounding
-from quantisp.quantization.statistics import LayerStatistics
+from quantisp.quantization.statistics import LayerStatistics, as_matrix
 
 __all__ = ["SoftCodes", "round_adaptively"]
 
@@ -90,7 +90,10 @@ def round_adaptively(
     The scale is that of least squared error of the weight; the two integers are those next to the
     weight that makes up for the layers before.
     """
-    scale = minimise_squared_error(weight, int_format, rounding, axis).scale
+    # Rows are output channels, whatever the layer's groups.
+    channels = as_matrix(layer, weight).flatten(0, 1)
+    row_axis = None if axis is None else 0
+    scale = minimise_squared_error(channels, int_format, rounding, row_axis).scale
     target = target_weight(layer, weight, statistics).float()
     groups, rows, _ = target.shape
     scales = scale.expand(groups * rows).reshape(groups, rows)

@@ -108,6 +108,7 @@ def _round_block(
                 codes=codes.rounded().to(torch.int32).cpu(),
                 scale=start.weights[name].scale,
                 axis=start.weights[name].axis,
+                groups=start.weights[name].groups,
             )
             for name, codes in soft.items()
         },
@@ -121,7 +122,7 @@ def _soft(task: NetworkTask, start: RoundedNetwork, name: str) -> SoftCodes:
 
 
 def _spread(weight: QuantizedWeight, like: Tensor) -> Tensor:
-    return spread_scale(weight.scale.to(like.device), like, weight.axis)
+    return spread_scale(weight.scale.to(like.device), like, weight.axis, weight.groups)
 
 
 def _pairs(task: NetworkTask, start: RoundedNetwork, block: str) -> list[tuple[Tensor, Tensor]]:

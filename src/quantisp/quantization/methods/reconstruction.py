@@ -94,7 +94,7 @@ class _Layer:
         self, name: str, weight: QuantizedWeight, int_format: IntFormat, network: nn.Module
     ) -> None:
         self.name = name
-        self.axis = weight.axis
+        self.axis, self.groups = weight.axis, weight.groups
         self.int_format = int_format
         owner = network.get_submodule(name)
         device = owner.get_parameter("weight").device
@@ -107,7 +107,7 @@ class _Layer:
         """By the names of the network's parameters; the gradient passes the rounding."""
         codes = self.codes.clamp(self.int_format.qmin, self.int_format.qmax)
         codes = codes + (codes.round() - codes).detach()
-        weight = codes * spread_scale(self.log_scale.exp(), codes, self.axis)
+        weight = codes * spread_scale(self.log_scale.exp(), codes, self.axis, self.groups)
         found = {f"{self.name}.weight": weight}
         return found if self.bias is None else {**found, f"{self.name}.bias": self.bias}
 
@@ -117,6 +117,7 @@ class _Layer:
             codes=codes.round().to(torch.int32).cpu(),
             scale=self.log_scale.detach().exp().cpu(),
             axis=self.axis,
+            groups=self.groups,
         )
 
 
