@@ -1,0 +1,145 @@
+"""Model Compression Toolkit (Sony): post-training, gradient-based, and mixed precision.
+
+The widths of a target are set in its own way: by a description of the target's capabilities,
+derived from that of the toolkit's default target with other widths.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from .task import Outcome, Task, Weights
+from .torchvision_shim import declare_torchvision_operators
+from .twin import WithFolding
+
+# Of the toolkit's tutorials: "best results with 50 or more" on thousands of pictures. An epoch of
+# ours is one pass over the calibration crops, so more of them are needed for as many steps.
+EPOCHS = 50
+# The widths that mixed precision may choose from.
+CANDIDATE_BITS = (8, 7, 6, 5, 4, 3, 2)
+
+
+def measure_mct(task: Task, variant: str) -> Outcome:
+    """Quantize with MCT.
+
+    Args:
+        task: what to quantize; with ``mixed``, its ``weight_bits`` are the mean over all weights.
+        variant: ``ptq``, ``gptq`` (its gradient-based one), ``mixed``, or ``mixed-gptq``.
+    """
+    declare_torchvision_operators()
+    import model_compression_toolkit as mct
+
+    torch.manual_seed(task.seed)
+    mixed = variant.startswith("mixed")
+    capabilities = _capabilities(task, CANDIDATE_BITS if mixed else (task.weight_bits,))
+    budget = _budget(task) if mixed else None
+    config = mct.core.CoreConfig(
+        mixed_precision_config=mct.core.MixedPrecisionQuantizationConfig() if mixed else None,
+        quantization_config=mct.core.QuantizationConfig(
+            activation_error_method=mct.core.QuantizationErrorMethod.MSE,
+            weights_error_method=mct.core.QuantizationErrorMethod.MSE,
+            weights_bias_correction=True,
+        ),
+    )
+    asked: dict[str, Any] = {
+        "representative_data_gen": lambda: _batches(task),
+        "target_resource_utilization": budget,
+        "core_config": config,
+        "target_platform_capabilities": capabilities,
+    }
+    epochs = task.iterations or EPOCHS
+    if variant.endswith("gptq"):
+        learning = mct.gptq.get_pytorch_gptq_config(n_epochs=epochs)
+        learn = mct.gptq.pytorch_gradient_post_training_quantization
+        model, _ = learn(task.twin(), gptq_config=learning, **asked)
+    else:
+        model, _ = mct.ptq.pytorch_post_training_quantization(task.twin(), **asked)
+    weights, bits = _weights(model, task)
+    settings = f"{variant}, symmetric, per channel, MSE ranges, bias correction"
+    settings += f", {epochs} epochs, sample attention" if variant.endswith("gptq") else ""
+    notes: dict[str, str | float] = {}
+    if mixed:
+        settings += f", widths {', '.join(map(str, CANDIDATE_BITS))}, mean {task.weight_bits} bits"
+        notes = _spread(weights, bits)
+    if task.activation_bits is not None:
+        settings += ", activations symmetric, per tensor, MSE ranges"
+    network = None if task.activation_bits is None else WithFolding(model.eval(), task.network)
+    return Outcome(
+        weights=weights,
+        network=network,
+        settings=settings,
+        notes=notes,
+        bits=bits if mixed else None,
+    )
+
+
+def _batches(task: Task) -> Iterator[list[Tensor]]:
+    """One crop at a time: each is a step of the gradient-based method."""
+    for phases, planes in task.folded():
+        yield from ([a, b] for a, b in zip(phases.split(1), planes.split(1), strict=True))
+
+
+def _capabilities(task: Task, widths: tuple[int, ...]) -> Any:
+    """The toolkit's default target, with these widths of weights and those of activations."""
+    from mct_quantizers import QuantizationMethod
+    from model_compression_toolkit.target_platform_capabilities import constants
+    from model_compression_toolkit.target_platform_capabilities.tpc_models.imx500_tpc.v1_0 import (
+        tpc,
+    )
+
+    linear, _, default = tpc.get_op_quantization_configs()
+    changes: dict[str, Any] = {"enable_activation_quantization": task.activation_bits is not None}
+    if task.activation_bits is not None:
+        changes["activation_n_bits"] = task.activation_bits
+        changes["supported_input_activation_n_bits"] = (task.activation_bits,)
+        changes["activation_quantization_method"] = QuantizationMethod.SYMMETRIC
+    by_width = [
+        linear.clone_and_edit(
+            attr_to_edit={constants.KERNEL_ATTR: {constants.WEIGHTS_N_BITS: bits}}, **changes
+        )
+        for bits in widths
+    ]
+    return tpc.generate_tpc(
+        default_config=default.clone_and_edit(**changes),
+        base_config=by_width[0],
+        mixed_precision_cfg_list=by_width,
+        name="rivals",
+    )
+
+
+def _budget(task: Task) -> Any:
+    import model_compression_toolkit as mct
+
+    weights = sum(p.numel() for p in task.network.parameters() if p.ndim > 1)
+    return mct.core.ResourceUtilization(weights_memory=weights * task.weight_bits / 8)
+
+
+def _weights(model: nn.Module, task: Task) -> tuple[Weights, dict[str, int]]:
+    """Weights and widths by the original's names; the toolkit has underscores for dots."""
+    from mct_quantizers import PytorchQuantizationWrapper
+
+    names = {n.replace(".", "_"): n for n, m in task.network.named_modules() if n}
+    weights: dict[str, tuple[Tensor, Tensor | None]] = {}
+    bits: dict[str, int] = {}
+    for module_name, module in model.named_modules():
+        if not isinstance(module, PytorchQuantizationWrapper):
+            continue
+        name = names[module_name]
+        quantizer = module.weights_quantizers["weight"]
+        weight = module.get_quantized_weights()["weight"].detach().clone()
+        bias = module.layer.bias
+        weights[name] = (weight, None if bias is None else bias.detach().clone())
+        bits[name] = int(quantizer.num_bits)
+    return weights, bits
+
+
+def _spread(weights: Weights, bits: dict[str, int]) -> dict[str, str | float]:
+    sizes = {name: weight.numel() for name, (weight, _) in weights.items()}
+    mean = sum(sizes[name] * bits[name] for name in bits) / sum(sizes.values())
+    counts = {width: list(bits.values()).count(width) for width in sorted(set(bits.values()))}
+    layers = ", ".join(f"{count} at {width}" for width, count in counts.items())
+    return {"mean_bits": mean, "layers": layers}
