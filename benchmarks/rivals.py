@@ -10,8 +10,8 @@ in a process of its own and is kept in the folder, so that a command that was ki
 toolkit that is missing or fails costs its own rows, which then say why; such rows are tried again.
 
 The toolkits are no dependencies of quantisp. ``benchmarks/rivals-requirements.txt`` lists them, for
-a virtual environment of their own; its first lines say how to make it. Minutes are of the processor,
-so that other work on the machine changes them less; ``--threads`` says on how many cores.
+a virtual environment of their own; its first lines say how to make it. Minutes are those of the
+processor, so that other work on the machine changes them less; the records have the clock's, too.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def _check(asked: Asked) -> None:
     bench = Bench.of(asked)
     print(
         f"{len(bench.pictures)} pictures; {sum(map(len, bench.mosaics))} crops; the twin's outputs "
-        f"are within {bench.twin_error:.1e} of the network's",
+        f"differ from the network's by {bench.twin_error:.1e} of their size",
         file=sys.stderr,
     )
 

@@ -14,8 +14,7 @@ from .task import Outcome, Task, Weights
 from .torchvision_shim import declare_torchvision_operators
 from .twin import WithFolding
 
-# The toolkit's own defaults: of AdaRound, for each layer, below 8 bits and from 8 on.
-ADAROUND_ITERATIONS = (15_000, 10_000)
+# The toolkit's own default.
 CANDIDATES = 20
 BATCH = 4
 
@@ -56,8 +55,8 @@ def measure_aimet(task: Task, variant: str) -> Outcome:
     method = variant.removeprefix("cle-")
     settings = f"{method}, symmetric, per channel" + (", equalized" if equalized else "")
     if method == "adaround":
-        sim, iterations = _adarounded(model, dummy, loader, task)
-        settings += f", {iterations} iterations a layer"
+        sim = _adarounded(model, dummy, loader, task)
+        settings += f", {task.iterations} iterations a layer"
     else:
         sim = _simulation(model, dummy, task)
         if method == "seqmse":
@@ -102,13 +101,12 @@ def _sequential_mse(sim: Any, loader: DataLoader[Any]) -> None:
 
 def _adarounded(
     model: nn.Module, dummy: tuple[Tensor, ...], loader: DataLoader[Any], task: Task
-) -> tuple[Any, int]:
+) -> Any:
     from aimet_torch.adaround.adaround_weight import Adaround, AdaroundParameters
     from aimet_torch.common.defs import QuantScheme
 
-    iterations = task.iterations or ADAROUND_ITERATIONS[task.weight_bits >= 8]
     parameters = AdaroundParameters(
-        loader, len(loader), default_num_iterations=iterations, forward_fn=_forward
+        loader, len(loader), default_num_iterations=task.iterations, forward_fn=_forward
     )
     with tempfile.TemporaryDirectory() as folder:
         rounded = Adaround.apply_adaround(
@@ -123,7 +121,7 @@ def _adarounded(
         )
         sim = _simulation(rounded, dummy, task)
         sim.set_and_freeze_param_encodings(str(Path(folder) / "adaround.encodings"))
-    return sim, iterations
+    return sim
 
 
 def _forward(model: nn.Module, inputs: Any) -> Any:

@@ -32,7 +32,7 @@ class Bench:
         state: a copy of its weights.
         mosaics: calibration batches.
         pictures: to measure on, none of them calibrated on.
-        twin_error: the largest difference of the twin's outputs.
+        twin_error: the largest difference of the twin's outputs, as a share.
         seed: for the methods.
     """
 
@@ -69,8 +69,8 @@ class Bench:
         error = twin_error(network, Twin(copy.deepcopy(network)), [x[:1] for x in mosaics])
         if error > TOLERANCE:
             raise ModelError(
-                f"expected a twin that gives the network's outputs within {TOLERANCE}, found a "
-                f"difference of {error:.3g}: the network has parts that the twin does not know"
+                f"expected a twin that gives the network's outputs but for {TOLERANCE}, found a "
+                f"relative difference of {error:.3g}: the network has parts that the twin does not know"
             )
         state = copy.deepcopy(network.state_dict())
         return cls(
@@ -82,7 +82,7 @@ class Bench:
             seed=asked.seed,
         )
 
-    def task(self, weight_bits: int, activation_bits: int | None, iterations: int | None) -> Task:
+    def task(self, weight_bits: int, activation_bits: int | None, iterations: int) -> Task:
         """One row's."""
         return Task(
             network=self.network,

@@ -19,8 +19,6 @@ from .task import Outcome, Task, Weights
 from .twin import WithFolding
 
 EQUALIZE_ITERATIONS = 20
-# Of the examples, for each layer.
-LEARNED_ROUND_ITERATIONS = 1000
 PERCENTILE = 99.999
 
 Inputs = Sequence[tuple[Tensor, Tensor]]
@@ -165,7 +163,7 @@ def _learned_round_arguments(task: Task) -> Any:
 
     asked = ["--calibration-dir", "", "--validation-dir", ""]
     asked += ["--learned-round", "hard_sigmoid_round", "--learned-round-mode", "layerwise"]
-    asked += ["--learned-round-iters", str(task.iterations or LEARNED_ROUND_ITERATIONS)]
+    asked += ["--learned-round-iters", str(task.iterations)]
     return create_args_parser().parse_args(asked)
 
 

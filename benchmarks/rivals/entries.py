@@ -31,7 +31,7 @@ class Entry:
         packages: of the toolkit, whose versions are recorded.
         options: of the function.
         formats: that it can do, names of ``FORMATS``.
-        iterations: the toolkit's own number of them at each weight width, where it learns.
+        iterations: that are recommended at each weight width, where the method learns.
     """
 
     toolkit: str
@@ -105,7 +105,11 @@ def _aimet(method: str, **changes: Any) -> Entry:
     )
 
 
+# The default of the examples, for each layer.
+_LEARNED_ROUND = {4: 1000, 6: 1000, 8: 1000}
+# Passes over the crops, one crop at a step.
 _EPOCHS = {4: 50, 6: 50, 8: 50}
+# The toolkit's own default, for each layer.
 _ADAROUND = {4: 15_000, 6: 15_000, 8: 10_000}
 
 ENTRIES: tuple[Entry, ...] = (
@@ -115,7 +119,7 @@ ENTRIES: tuple[Entry, ...] = (
     _brevitas("gptq"),
     _brevitas("gpfq"),
     _brevitas("qronos"),
-    _brevitas("learned-round", iterations={4: 1000, 6: 1000, 8: 1000}),
+    _brevitas("learned-round", iterations=_LEARNED_ROUND),
     _mct("ptq"),
     _mct("gptq", iterations=_EPOCHS),
     # At a mean of 8 bits there is nothing to mix, for its targets have none wider.

@@ -35,8 +35,8 @@ def even_levels(weight: Tensor, most: int, axis: int = 0) -> int:
 
 
 def _levels_of(values: Tensor, most: int) -> int:
-    if len(values) <= 2:
-        return len(values)
+    if len(values) <= 2 or len(values) > most:
+        return min(len(values), most + 1)
     places = (values - values[0]) / (values[-1] - values[0])
     intervals = torch.arange(len(values) - 1, most, dtype=places.dtype)
     steps = places[None, :] * intervals[:, None]

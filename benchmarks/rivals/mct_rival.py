@@ -16,9 +16,6 @@ from .task import Outcome, Task, Weights
 from .torchvision_shim import declare_torchvision_operators
 from .twin import WithFolding
 
-# Of the toolkit's tutorials: "best results with 50 or more" on thousands of pictures. An epoch of
-# ours is one pass over the calibration crops, so more of them are needed for as many steps.
-EPOCHS = 50
 # The widths that mixed precision may choose from.
 CANDIDATE_BITS = (8, 7, 6, 5, 4, 3, 2)
 
@@ -51,16 +48,15 @@ def measure_mct(task: Task, variant: str) -> Outcome:
         "core_config": config,
         "target_platform_capabilities": capabilities,
     }
-    epochs = task.iterations or EPOCHS
     if variant.endswith("gptq"):
-        learning = mct.gptq.get_pytorch_gptq_config(n_epochs=epochs)
+        learning = mct.gptq.get_pytorch_gptq_config(n_epochs=task.iterations)
         learn = mct.gptq.pytorch_gradient_post_training_quantization
         model, _ = learn(task.twin(), gptq_config=learning, **asked)
     else:
         model, _ = mct.ptq.pytorch_post_training_quantization(task.twin(), **asked)
     weights, bits = _weights(model, task)
     settings = f"{variant}, symmetric, per channel, MSE ranges, bias correction"
-    settings += f", {epochs} epochs, sample attention" if variant.endswith("gptq") else ""
+    settings += f", {task.iterations} epochs, sample attention" if variant.endswith("gptq") else ""
     notes: dict[str, str | float] = {}
     if mixed:
         settings += f", widths {', '.join(map(str, CANDIDATE_BITS))}, mean {task.weight_bits} bits"

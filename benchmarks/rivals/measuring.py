@@ -1,4 +1,4 @@
-"""One measure for every toolkit: its weights in our float network, or its network on our pictures."""
+"""One measure for all: a toolkit's weights in our float network, or its network on our pictures."""
 
 from __future__ import annotations
 

@@ -137,7 +137,8 @@ def _measure(row: Row, asked: Asked) -> dict[str, Any]:
     torch.set_num_threads(asked.threads)
     weight_bits, activation_bits = FORMATS[row.format]
     bench = Bench.of(asked)
-    iterations = asked.iterations.get(row.entry.name)
+    recommended = row.entry.iterations.get(weight_bits, 0)
+    iterations = asked.iterations.get(row.entry.name, recommended)
     task = bench.task(weight_bits, activation_bits, iterations)
     began, began_cpu = time.perf_counter(), time.process_time()
     outcome = row.entry.measure(task)
@@ -151,14 +152,13 @@ def _measure(row: Row, asked: Asked) -> dict[str, Any]:
     if network is None:
         network = with_weights(task.network, outcome.weights)
     quality = quality_of(network, task.network, bench.pictures)
-    own = row.entry.iterations.get(weight_bits)
     return {
         **_head(row),
         **quality.to_dict(),
         **asdict(grid),
         "minutes": minutes,
         "cpu_minutes": cpu_minutes,
-        "share_of_iterations": 1.0 if iterations is None or own is None else iterations / own,
+        "share_of_iterations": iterations / recommended if recommended else 1.0,
         "settings": outcome.settings,
         "notes": dict(outcome.notes),
     }

@@ -24,7 +24,7 @@ class Task:
         mosaics: the calibration batches, all of one size.
         weight_bits: of every layer.
         activation_bits: None leaves activations in float.
-        iterations: of methods that learn a rounding; None is the toolkit's own default.
+        iterations: of methods that learn a rounding, in their own unit; 0 for others.
         seed: for methods that draw.
     """
 
@@ -32,7 +32,7 @@ class Task:
     mosaics: Sequence[Tensor]
     weight_bits: int
     activation_bits: int | None
-    iterations: int | None
+    iterations: int
     seed: int
 
     def twin(self) -> Twin:

@@ -13,6 +13,7 @@ from .twin import WithFolding
 
 def measure_torchao(task: Task) -> Outcome:
     """Quantize weights and activations to 8 bits, as its quantizer for x86 does."""
+    from torchao.quantization.pt2e import allow_exported_model_train_eval
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
 
@@ -25,11 +26,12 @@ def measure_torchao(task: Task) -> Outcome:
     with torch.no_grad():
         for x in inputs:
             prepared(*x)
-    converted = convert_pt2e(prepared)
+    # The measure calls eval(), which an exported program refuses otherwise.
+    converted = allow_exported_model_train_eval(convert_pt2e(prepared))
     return Outcome(
         weights=_weights(converted),
         network=WithFolding(converted, task.network),
-        settings="PT2E, X86InductorQuantizer, symmetric per channel, activations per tensor, affine",
+        settings="PT2E for x86, symmetric, per channel, activations affine, per tensor",
         notes={"activations": "inputs of convolutions, and what its quantizer joins to them"},
     )
 

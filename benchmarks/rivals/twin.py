@@ -114,6 +114,7 @@ def folded_inputs(mosaic: Tensor, source: DePhaseNet | WithFolding) -> tuple[Ten
 
 @torch.no_grad()
 def twin_error(source: DePhaseNet, core: nn.Module, mosaics: list[Tensor]) -> float:
-    """The largest difference between the outputs of the original and of its twin."""
+    """The largest difference of the twin's outputs, as a share of the original's largest."""
     twin = WithFolding(core, source)
-    return max(float((twin(x) - source(x)).abs().max()) for x in mosaics)
+    pairs = [(twin(x), source(x)) for x in mosaics]
+    return max(float((ours - own).abs().max() / own.abs().max()) for ours, own in pairs)
