@@ -70,7 +70,7 @@ class Bench:
         if error > TOLERANCE:
             raise ModelError(
                 f"expected a twin that gives the network's outputs but for {TOLERANCE}, found a "
-                f"relative difference of {error:.3g}: the network has parts that the twin does not know"
+                f"difference of {error:.3g}: the network has parts that the twin does not know"
             )
         state = copy.deepcopy(network.state_dict())
         return cls(

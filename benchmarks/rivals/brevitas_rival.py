@@ -4,6 +4,10 @@ The order of ``brevitas_examples.imagenet_classification.ptq``: graph equalizati
 layers with ranges of least squared error, calibration, one rounding method, bias correction. The
 examples' way to quantize a model and to learn a rounding is used as it is; their loops over a
 loader of (image, label) are written out here, for our network has two inputs and no labels.
+
+Activations are quantized by its ``layerwise`` backend: at the input of each convolution, while sums
+and products stay in float. Its ``fx`` backend wants one scale for both inputs of every sum; in a
+network whose feature maps go into two chains of sums it searches for one 9999 times, and gives up.
 """
 
 from __future__ import annotations
@@ -16,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from .task import Outcome, Task, Weights
+from .torchvision_shim import declare_torchvision_operators
 from .twin import WithFolding
 
 EQUALIZE_ITERATIONS = 20
@@ -51,12 +56,11 @@ def measure_brevitas(
     if correct_bias:
         _correct_bias(model, inputs)
     settings = (
-        f"{rounding}, {'fx' if task.activation_bits else 'layerwise'} backend, symmetric, per "
-        f"channel, MSE ranges, equalization {EQUALIZE_ITERATIONS if equalize else 0} iterations, "
-        f"bias correction {correct_bias}"
+        f"{rounding}, layerwise backend, symmetric, per channel, MSE ranges, equalization "
+        f"{EQUALIZE_ITERATIONS if equalize else 0} iterations, bias correction {correct_bias}"
     )
     if task.activation_bits is not None:
-        settings += f", activations per tensor to the percentile {PERCENTILE}"
+        settings += f", inputs of layers affine, per tensor, to the percentile {PERCENTILE}"
     network = None if task.activation_bits is None else WithFolding(model, task.network)
     return Outcome(weights=_weights(model), network=network, settings=settings)
 
@@ -64,17 +68,16 @@ def measure_brevitas(
 def _quantized(model: nn.Module, task: Task) -> nn.Module:
     from brevitas_examples.imagenet_classification.ptq.ptq_common import quantize_model
 
-    # Without activations there is nothing but the layers to replace.
-    layerwise = task.activation_bits is None
     return quantize_model(
         model,
-        backend="layerwise" if layerwise else "fx",
+        backend="layerwise",
         weight_bit_width=task.weight_bits,
         act_bit_width=task.activation_bits,
-        bias_bit_width=None if layerwise else 32,
+        bias_bit_width=None,
         weight_quant_granularity="per_channel",
         act_quant_percentile=PERCENTILE,
-        act_quant_type="sym",
+        # One sign for all would waste a bit after each ReLU.
+        act_quant_type="asym",
         scale_factor_type="float_scale",
         quant_format="int",
         layerwise_first_last_bit_width=task.weight_bits,
@@ -158,11 +161,13 @@ def _forward(model: nn.Module, x: tuple[Tensor, Tensor]) -> None:
 
 
 def _learned_round_arguments(task: Task) -> Any:
-    """The examples' own defaults, but for the batch: one crop of 96 px is little."""
+    """The examples' own defaults, layer by layer."""
+    # The examples' options import torchvision, for its names of networks.
+    declare_torchvision_operators()
     from brevitas_examples.imagenet_classification.ptq.ptq_imagenet_args import create_args_parser
 
     asked = ["--calibration-dir", "", "--validation-dir", ""]
-    asked += ["--learned-round", "hard_sigmoid_round", "--learned-round-mode", "layerwise"]
+    asked += ["--learned-round", "hard_sigmoid", "--learned-round-mode", "layerwise"]
     asked += ["--learned-round-iters", str(task.iterations)]
     return create_args_parser().parse_args(asked)
 

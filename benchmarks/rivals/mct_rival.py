@@ -11,10 +11,11 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from .task import Outcome, Task, Weights
 from .torchvision_shim import declare_torchvision_operators
-from .twin import WithFolding
+from .twin import Twin, WithFolding
 
 # The widths that mixed precision may choose from.
 CANDIDATE_BITS = (8, 7, 6, 5, 4, 3, 2)
@@ -51,9 +52,9 @@ def measure_mct(task: Task, variant: str) -> Outcome:
     if variant.endswith("gptq"):
         learning = mct.gptq.get_pytorch_gptq_config(n_epochs=task.iterations)
         learn = mct.gptq.pytorch_gradient_post_training_quantization
-        model, _ = learn(task.twin(), gptq_config=learning, **asked)
+        model, _ = learn(OneInput(task.twin()), gptq_config=learning, **asked)
     else:
-        model, _ = mct.ptq.pytorch_post_training_quantization(task.twin(), **asked)
+        model, _ = mct.ptq.pytorch_post_training_quantization(OneInput(task.twin()), **asked)
     weights, bits = _weights(model, task)
     settings = f"{variant}, symmetric, per channel, MSE ranges, bias correction"
     settings += f", {task.iterations} epochs, sample attention" if variant.endswith("gptq") else ""
@@ -63,7 +64,9 @@ def measure_mct(task: Task, variant: str) -> Outcome:
         notes = _spread(weights, bits)
     if task.activation_bits is not None:
         settings += ", activations symmetric, per tensor, MSE ranges"
-    network = None if task.activation_bits is None else WithFolding(model.eval(), task.network)
+    network = None
+    if task.activation_bits is not None:
+        network = WithFolding(TwoInputs(model.eval()), task.network)
     return Outcome(
         weights=weights,
         network=network,
@@ -73,10 +76,38 @@ def measure_mct(task: Task, variant: str) -> Outcome:
     )
 
 
+class OneInput(nn.Module):
+    """The twin behind one input, for the gradient-based method hands on one alone."""
+
+    def __init__(self, twin: Twin) -> None:
+        super().__init__()
+        self.twin = twin
+        self.phases = twin.coarse_head.in_channels
+        self.up = nn.PixelShuffle(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.twin(x[:, : self.phases], self.up(x[:, self.phases :]))
+
+
+class TwoInputs(nn.Module):
+    """What the toolkit made of :class:`OneInput`, with the twin's two inputs again."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, phases: Tensor, planes: Tensor) -> Tensor:
+        return self.model(_joined(phases, planes))
+
+
+def _joined(phases: Tensor, planes: Tensor) -> Tensor:
+    return torch.cat([phases, functional.pixel_unshuffle(planes, 2)], dim=1)
+
+
 def _batches(task: Task) -> Iterator[list[Tensor]]:
     """One crop at a time: each is a step of the gradient-based method."""
-    for phases, planes in task.folded():
-        yield from ([a, b] for a, b in zip(phases.split(1), planes.split(1), strict=True))
+    for inputs in task.folded():
+        yield from ([x] for x in _joined(*inputs).split(1))
 
 
 def _capabilities(task: Task, widths: tuple[int, ...]) -> Any:
@@ -118,7 +149,7 @@ def _weights(model: nn.Module, task: Task) -> tuple[Weights, dict[str, int]]:
     """Weights and widths by the original's names; the toolkit has underscores for dots."""
     from mct_quantizers import PytorchQuantizationWrapper
 
-    names = {n.replace(".", "_"): n for n, m in task.network.named_modules() if n}
+    names = {f"twin.{name}".replace(".", "_"): name for name, _ in task.network.named_modules()}
     weights: dict[str, tuple[Tensor, Tensor | None]] = {}
     bits: dict[str, int] = {}
     for module_name, module in model.named_modules():

@@ -40,7 +40,7 @@ class Asked:
     iterations: Mapping[str, int]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Row:
     """One method at one format."""
 

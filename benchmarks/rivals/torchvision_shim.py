@@ -1,7 +1,8 @@
 """Lets a torchvision that was built for CUDA be imported beside a torch without it.
 
-MCT and AIMET import torchvision, but call none of its operators here. Its import registers shapes
-for two operators of a library that a torch for CPUs cannot load; once they are declared, it works.
+MCT, AIMET and the examples of Brevitas import torchvision, but call none of its operators here.
+Its import registers shapes for two operators of a library that a torch for CPUs cannot load; once
+they are declared, it works.
 """
 
 from __future__ import annotations
