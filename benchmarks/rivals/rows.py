@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+import os
 import time
 import traceback
 from collections.abc import Mapping, Sequence
@@ -66,6 +67,8 @@ def rows_of(entries: Sequence[Entry], formats: Sequence[str]) -> list[Row]:
 def measure_row(row: Row, asked: Asked, path: Path, limit_minutes: float | None) -> dict[str, Any]:
     """Measure in a process of its own, so that a crash costs one row, and keep the record.
 
+    What the toolkit prints goes into a log beside the record.
+
     Args:
         row: which.
         asked: on what.
@@ -73,7 +76,7 @@ def measure_row(row: Row, asked: Asked, path: Path, limit_minutes: float | None)
         limit_minutes: after which the row is given up; None waits.
     """
     context = multiprocessing.get_context("spawn")
-    process = context.Process(target=_measure_and_write, args=(row, asked, path))
+    process = context.Process(target=_measure_aside, args=(row, asked, path))
     path.unlink(missing_ok=True)
     process.start()
     try:
@@ -115,6 +118,14 @@ def _version(package: str) -> str | None:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
         return None
+
+
+def _measure_aside(row: Row, asked: Asked, path: Path) -> None:
+    with path.with_suffix(".log").open("w") as log:
+        # The descriptors themselves, for libraries that write by themselves.
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        _measure_and_write(row, asked, path)
 
 
 def _measure_and_write(row: Row, asked: Asked, path: Path) -> None:
