@@ -21,7 +21,7 @@ from quantisp.models import DePhaseNet, DePhaseNetConfig
 pytestmark = pytest.mark.unit
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
-sys.path.insert(0, str(FOLDER))
+sys.path.append(str(FOLDER))
 
 from rivals.bench import Bench  # noqa: E402
 from rivals.entries import ENTRIES, FORMATS, Entry  # noqa: E402
