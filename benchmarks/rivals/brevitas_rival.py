@@ -7,7 +7,7 @@ loader of (image, label) are written out here, for our network has two inputs an
 
 Activations are quantized by its ``layerwise`` backend: at the input of each convolution, while sums
 and products stay in float. Its ``fx`` backend wants one scale for both inputs of every sum; in a
-network whose feature maps go into two chains of sums it searches for one 9999 times, and gives up.
+network whose feature maps go into two chains of sums it did not find one in minutes of searching.
 """
 
 from __future__ import annotations
