@@ -20,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -35,6 +36,8 @@ from quantisp.files import make_folder, write_atomically
 
 def main() -> None:
     arguments = _parser().parse_args()
+    # So that a row's process does not outlive the command.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     asked = Asked(
         model=arguments.model,
         images=tuple(arguments.images),
