@@ -14,6 +14,7 @@ from quantisp.cfa import mosaic
 from quantisp.data import calibration_crops, default_calibration, find_images
 from quantisp.errors import ImageError, ModelError
 from quantisp.evaluation import StudyPicture, survey
+from quantisp.evaluation.degradation import mosaicked
 from quantisp.models import DePhaseNet
 
 from .task import Task
@@ -55,7 +56,7 @@ class Bench:
             found = type(network).__name__
             raise ModelError(f"expected a DePhaseNet, found {found}: choose a packaged model")
         network = network.eval()
-        pictures = survey(find_images(list(asked.images)), network.pattern)
+        pictures = survey(find_images(list(asked.images)), mosaicked(network.pattern))
         files = find_images(list(asked.calibration)) if asked.calibration else default_calibration()
         crops = calibration_crops(files, seed=asked.seed)
         both = {p.sha256: p.name for p in pictures}.keys() & set(crops.sha256)

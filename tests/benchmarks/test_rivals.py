@@ -16,6 +16,7 @@ from torch import nn
 from quantisp.cfa import CFAPattern, mosaic
 from quantisp.data import find_images
 from quantisp.evaluation import survey
+from quantisp.evaluation.degradation import mosaicked
 from quantisp.models import DePhaseNet, DePhaseNetConfig
 
 pytestmark = pytest.mark.unit
@@ -56,7 +57,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
         network=network,
         state={name: value.clone() for name, value in network.state_dict().items()},
         mosaics=tuple(mosaic(torch.rand(2, 3, 24, 24), network.pattern) for _ in range(2)),
-        pictures=survey(find_images([tmp_path / "noise.png"]), network.pattern),
+        pictures=survey(find_images([tmp_path / "noise.png"]), mosaicked(network.pattern)),
         twin_error=0.0,
         seed=0,
     )
