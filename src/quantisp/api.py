@@ -13,6 +13,7 @@ from typing import cast
 import torch
 from torch import nn
 
+from quantisp.api_files import holds_quantized, load_quantized
 from quantisp.api_inputs import Material, example_input, find_material, listed
 from quantisp.data import (
     CalibrationCrops,
@@ -42,7 +43,13 @@ from quantisp.models import (
     own_pattern,
     packaged_models,
 )
-from quantisp.quantization import Plan, fold_batch_norms, needs_calibration, quantize
+from quantisp.quantization import (
+    Plan,
+    QuantizedModel,
+    fold_batch_norms,
+    needs_calibration,
+    quantize,
+)
 from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
 
 __all__ = ["evaluate", "find_model", "load_model", "study", "study_with_crops"]
@@ -62,11 +69,13 @@ def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> n
     Args:
         name_or_path: a packaged name, a ``.safetensors`` file that quantisp wrote, or, for a
             network of your own, ``package.module:factory`` or a ``torch.export`` program (.pt2).
-        weights: for a network of your own, its state dict as a safetensors file.
+        weights: for a network of your own, its state dict as a safetensors file, or the file of
+            its quantized form.
 
     Returns:
         The network in evaluation mode, with its CFA as ``.pattern`` if it restores mosaics. Its
-        output is not clipped.
+        output is not clipped. From the file of a quantized network, a
+        :class:`quantisp.QuantizedModel`.
 
     Raises:
         ModelError: no such model, or it cannot be used.
@@ -93,6 +102,10 @@ def find_model(model: Model, weights: str | Path | None = None) -> LoadedModel:
             f"expected package.module:factory beside --weights, found {model}, which has its own: "
             "leave out one of the two"
         )
+    if weights is not None and holds_quantized(Path(weights)):
+        return load_quantized(Path(weights), str(model))
+    if is_file and holds_quantized(Path(model)):
+        return load_quantized(Path(model))
     if weights is not None or (":" in str(model) and not is_file):
         return load_own_model(str(model), None if weights is None else Path(weights))
     if Path(model).suffix == ".pt2":
@@ -139,6 +152,11 @@ def evaluate(
     )
     network = found.model
     _check(network, place, material)
+    if plan is not None and isinstance(network, QuantizedModel):
+        raise ModelError(
+            f"expected a float network beside a plan, {found.name} is quantized already: "
+            "leave out the plan, or give the network that it was made from"
+        )
     if plan is not None:
         folding = fold_batch_norms(network, example_input(material))
         network = folding.network
@@ -253,6 +271,11 @@ def study_with_crops(
     if not 0.0 <= within_db < math.inf:
         raise SettingError(f"expected a drop of 0 dB or more, found {within_db}: give --within")
     found = find_model(model, weights)
+    if isinstance(found.model, QuantizedModel):
+        raise ModelError(
+            f"expected a float network to study, {found.name} is quantized already: study the "
+            "network that it was made from, and measure this one with `quantisp evaluate`"
+        )
     place = find_device(device)
     settings = _settings(weight_bits, methods, granularities)
     material = find_material(

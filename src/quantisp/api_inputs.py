@@ -22,7 +22,7 @@ from quantisp.evaluation import (
 )
 from quantisp.models import InputSize, LoadedModel
 
-__all__ = ["Material", "example_input", "find_material", "listed"]
+__all__ = ["Material", "example_input", "find_degradation", "find_material", "listed"]
 
 EXAMPLE_PX = 96
 
@@ -97,7 +97,7 @@ def find_material(
     """
     inputs, targets = pairs
     if inputs is None and targets is None:
-        chosen = _chosen(found, degradation)
+        chosen = find_degradation(found, degradation)
         files = find_images(listed(SAMPLE if images is None else images))
         pictures = survey(files, chosen, on_read)
         return Material(degradation=chosen, pictures=pictures, input_size=found.input_size)
@@ -125,7 +125,13 @@ def listed(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
     return [sources] if isinstance(sources, str | Path) else sources
 
 
-def _chosen(found: LoadedModel, degradation: str | None) -> Degradation:
+def find_degradation(found: LoadedModel, degradation: str | None) -> Degradation:
+    """What a network undoes: what is said, or else the mosaic of its CFA.
+
+    Raises:
+        ModelError: nothing says it.
+        SettingError: no such degradation.
+    """
     if degradation is not None:
         return parse_degradation(degradation, found.pattern)
     if found.pattern is None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import subprocess
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -13,8 +12,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from quantisp import __version__
 from quantisp.api import find_model
+from quantisp.api_files import holds_quantized, printable, source_revision
+from quantisp.api_fine_tuning import FineTunedRun, FineTuning, begin_fine_tuning
 from quantisp.cfa import CFAPattern
 from quantisp.data import (
     ImageFile,
@@ -30,7 +30,13 @@ from quantisp.data import (
 )
 from quantisp.errors import ImageError, ModelError
 from quantisp.inference import find_device
-from quantisp.models import Provenance, build_preset, load_own_model, write_model_file
+from quantisp.models import (
+    Origin,
+    Provenance,
+    build_preset,
+    load_own_model,
+    write_model_file,
+)
 from quantisp.training import (
     RECORD_NAME,
     CurvePoint,
@@ -83,7 +89,9 @@ def train_model(
     devices: int = 1,
     nodes: int = 1,
     compiled: bool = False,
+    fine_tuning: FineTuning | None = None,
     on_read: Callable[[int, int], None] | None = None,
+    on_layer: Callable[[int, int], None] | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
 ) -> tuple[CurvePoint, ...]:
     """Train a network, and keep the best weights by validation in ``out/model.safetensors``.
@@ -106,7 +114,10 @@ def train_model(
         device: ``auto``, ``cpu``, ``cuda`` and so on.
         devices, nodes: how many devices on each machine, and machines, train together.
         compiled: train by way of torch.compile.
+        fine_tuning: quantizes the network of ``init`` and trains it so; the file is then that of a
+            quantized network. None trains in float.
         on_read: called with the number of pictures read, and of all.
+        on_layer: called with the number of layers rounded, and of all.
         on_progress: called about once a second.
 
     Raises:
@@ -117,31 +128,27 @@ def train_model(
         check_run_folder(out, resume=resume)
     torch.manual_seed(settings.seed)
     model, pattern = _network(preset, pattern, init)
+    if fine_tuning is not None:
+        fine_tuning.check(model, trained=init is not None or ":" in preset)
     place = find_device(device)
     pictures = _pictures(data, validation, hdrplus)
     held_out = [_validation_picture(file, pattern) for file in pictures.validation]
     workers = start_workers(place, devices=devices, nodes=nodes)
     kept = cache or out / CACHE_NAME
     tiles = _tiles(pictures.train, kept, settings, workers, on_read)
-    revision = _revision()
+    revision = source_revision()
     began = datetime.now(UTC).isoformat(timespec="seconds")
 
-    def keep(averaged: nn.Module, point: CurvePoint) -> None:
-        validated = f"{point.psnr_db:.3f} (mean of {len(held_out)} pictures, step {point.step})"
-        write_model_file(
-            out / TRAINED_NAME,
-            averaged,
-            preset=preset,
-            pattern=pattern,
-            provenance=Provenance(
-                domain="srgb",
-                command=_printable(command),
-                data=_printable(_data_named(data, tiles)),
-                date=began,
-                revision=revision,
-                validation_psnr_db=validated,
-            ),
+    def origin(validated: str) -> Origin:
+        provenance = Provenance(
+            domain="srgb",
+            command=printable(command),
+            data=printable(_data_named(data, tiles)),
+            date=began,
+            revision=revision,
+            validation_psnr_db=validated,
         )
+        return Origin(preset=preset, pattern=pattern, provenance=provenance)
 
     patches = PatchCache(
         _on_device(tiles, workers.device),
@@ -149,6 +156,22 @@ def train_model(
         exposure_jitter=settings.exposure_jitter,
         colour_jitter=settings.colour_jitter,
     )
+    tuned = None
+    if fine_tuning is not None:
+        tuned = begin_fine_tuning(
+            model,
+            fine_tuning,
+            patches,
+            held_out,
+            seed=settings.seed,
+            largest_px=max(settings.patch_px, settings.last_patch_px),
+            pattern=pattern,
+            origin=origin,
+            path=out / TRAINED_NAME,
+            workers=workers,
+            on_layer=on_layer,
+        )
+    keep = _keeper(out / TRAINED_NAME, len(held_out), pattern, origin, tuned)
     first = workers.rank == 0
     with TrainingBoard(out / "tensorboard") if first else nullcontext() as board:
 
@@ -159,7 +182,7 @@ def train_model(
                 on_progress(progress)
 
         curve = train(
-            model,
+            tuned.model if tuned else model,
             patches,
             held_out,
             settings,
@@ -168,27 +191,59 @@ def train_model(
             resume=resume,
             workers=workers,
             compiled=compiled,
+            identity=tuned.identity if tuned else {},
             on_progress=tell if first else None,
             on_better=keep if first else None,
         )
     if first:
         write_record(
             out / RECORD_NAME,
-            command=_printable(command),
+            command=printable(command),
             revision=revision,
             settings=settings,
             tiles=tiles,
             validation=pictures.validation,
             curve=curve,
+            quantization=tuned.record() if tuned else None,
         )
         if cache is None:
             remove_tiles(kept)
     return curve
 
 
+def _keeper(
+    path: Path,
+    pictures: int,
+    pattern: CFAPattern,
+    origin: Callable[[str], Origin],
+    tuned: FineTunedRun | None,
+) -> Callable[[nn.Module, CurvePoint], None]:
+    """What writes the weights at each validation that is the best so far."""
+
+    def keep(averaged: nn.Module, point: CurvePoint) -> None:
+        found = origin(f"{point.psnr_db:.3f} (mean of {pictures} pictures, step {point.step})")
+        if tuned is not None:
+            tuned.keep(averaged, point, found)
+            return
+        write_model_file(
+            path,
+            averaged,
+            preset=found.preset,
+            pattern=pattern,
+            provenance=found.provenance,
+        )
+
+    return keep
+
+
 def _network(
     preset: str, pattern: CFAPattern | None, init: str | Path | None
 ) -> tuple[nn.Module, CFAPattern]:
+    if init is not None and holds_quantized(Path(init)):
+        raise ModelError(
+            f"expected a float network as --init, {init} is quantized: give the network that it "
+            "was made from, with --weight-bits or --plan to fine-tune it"
+        )
     if ":" in preset:
         found = load_own_model(preset, None if init is None else Path(init), frozen=False)
         if found.pattern is None:
@@ -318,22 +373,3 @@ def _on_device(tiles: TileSet, device: torch.device) -> TileSet:
 
 def _data_named(data: Sequence[str | Path], tiles: TileSet) -> str:
     return f"{' '.join(Path(source).name for source in data)}: {len(tiles.entries)} pictures"
-
-
-def _printable(text: str) -> str:
-    # File names may be any bytes; metadata is UTF-8.
-    return text.encode("utf-8", "backslashreplace").decode()
-
-
-def _revision() -> str:
-    try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty", "--abbrev=12"],  # noqa: S607
-            cwd=Path(__file__).parent,
-            capture_output=True,
-            text=True,
-            check=True,
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return f"quantisp {__version__}"
-    return described.stdout.strip()

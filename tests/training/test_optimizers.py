@@ -129,3 +129,33 @@ def test_the_moments_of_another_kind_are_refused() -> None:
     state = made("muon", network()).state_dict()
     with pytest.raises(ValueError, match="it has moments of adamw, muon"):
         made("adamw", network()).load_state_dict(state)
+
+
+class WithScales(nn.Module):
+    """One scale of two is said to be one."""
+
+    scale_parameters = ("scale",)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+        self.scale = nn.Parameter(torch.ones(3))
+        self.other = nn.Parameter(torch.ones(3))
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_scales_do_not_decay(kind: str) -> None:
+    net = WithScales()
+    optimizers = made(kind, net, weight_decay=0.5)
+    for value in net.parameters():
+        value.grad = torch.zeros_like(value)
+    optimizers.step(LEARNING_RATE)
+    assert torch.equal(net.scale, torch.ones(3))
+    assert torch.equal(net.other, torch.full((3,), 1.0 - 0.5 * LEARNING_RATE))
+    net.scale.grad = torch.ones(3)
+    optimizers.step(LEARNING_RATE)
+    assert bool((net.scale < 1.0).all())
+    again = made(kind, WithScales(), weight_decay=0.5)
+    again.load_state_dict(optimizers.state_dict())
+    assert again.state_dict().keys() == optimizers.state_dict().keys()

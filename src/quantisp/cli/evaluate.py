@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -15,14 +14,12 @@ from quantisp.cli.options import (
     InputsOption,
     JsonOption,
     ModelOption,
+    PlanOption,
     TargetsOption,
     WeightsOption,
+    read_plan,
 )
 from quantisp.cli.progress import ProgressDisplay, console
-from quantisp.errors import PlanError
-
-if TYPE_CHECKING:
-    from quantisp.quantization import Plan
 
 __all__ = ["evaluate_command"]
 
@@ -34,12 +31,7 @@ def evaluate_command(
     degradation: DegradationOption = None,
     inputs: InputsOption = None,
     targets: TargetsOption = None,
-    plan: Annotated[
-        Path | None,
-        typer.Option(
-            help="Quantize by this plan first (JSON, formats per layer).", show_default="float"
-        ),
-    ] = None,
+    plan: PlanOption = None,
     calibration: CalibrationOption = None,
     border: Annotated[
         int, typer.Option(help="Pixels at each side that one of the figures leaves out.")
@@ -62,7 +54,7 @@ def evaluate_command(
             degradation=degradation,
             inputs=inputs,
             targets=targets,
-            plan=None if plan is None else _read_plan(plan),
+            plan=None if plan is None else read_plan(plan),
             calibration=calibration or None,
             border_px=border,
             device=device,
@@ -73,15 +65,3 @@ def evaluate_command(
         print(result.to_json(), end="")
     else:
         console().print(evaluation_table(result))
-
-
-def _read_plan(path: Path) -> Plan:
-    from quantisp.quantization import Plan
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(
-            f"expected a plan as JSON at {path}, cannot read it ({error}): correct --plan"
-        ) from error
-    return Plan.from_json(text)

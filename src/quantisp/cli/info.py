@@ -37,6 +37,8 @@ def info_command(
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return
     layers: list[dict[str, Any]] = facts.pop("layers", [])
+    # What a plan says of each layer is in the table of layers.
+    facts.pop("plan", None)
     table = Table(show_header=False, box=None, pad_edge=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
@@ -64,13 +66,17 @@ def _everything() -> dict[str, Any]:
 def _describe(found: LoadedModel) -> dict[str, Any]:
     from quantisp.inference import PROBE_PX, find_interface, network_cost, receptive_field
     from quantisp.models import model_sha256
+    from quantisp.quantization import QuantizedModel
 
+    model, widths = found.model, {}
+    if isinstance(model, QuantizedModel):
+        model, widths = model.network, {n: c.weight_bits for n, c in model.coverage.items()}
     pattern = found.pattern
     fixed = (None,) * 4 if found.input_size is None else found.input_size.fixed
     size = (fixed[2] or PROBE_PX, fixed[3] or PROBE_PX)
-    interface = find_interface(found.model, pattern, channels=fixed[1] or 3, size=size)
-    cost = network_cost(found.model, interface, size)
-    field = receptive_field(found.model, interface)
+    interface = find_interface(model, pattern, channels=fixed[1] or 3, size=size)
+    cost = network_cost(model, interface, size)
+    field = receptive_field(model, interface)
     return {
         "model": found.name,
         "sha256": model_sha256(found.model),
@@ -86,7 +92,27 @@ def _describe(found: LoadedModel) -> dict[str, Any]:
             **{c: list(pattern.response(c)) for c in pattern.letters},
         },
         "provenance": None if found.provenance is None else asdict(found.provenance),
-        "layers": [asdict(layer) for layer in cost.layers],
+        **(_describe_codes(found) if widths else {}),
+        "layers": [
+            {**asdict(layer), **({"weight_bits": widths.get(layer.name)} if widths else {})}
+            for layer in cost.layers
+        ],
+    }
+
+
+def _describe_codes(found: LoadedModel) -> dict[str, Any]:
+    from quantisp.quantization import QuantizedModel
+
+    model = found.model
+    if not isinstance(model, QuantizedModel):
+        return {}
+    bits = sum(codes.numel() * model.formats[name].bits for name, codes in model.codes.items())
+    return {
+        "float_sha256": found.float_sha256,
+        "weights_in_codes": sum(codes.numel() for codes in model.codes.values()),
+        "bytes_of_codes": bits // 8,
+        "decisions": list(model.decisions),
+        "plan": json.loads(model.plan.to_json()),
     }
 
 
@@ -96,7 +122,7 @@ def _plain(value: Any) -> str:
     if isinstance(value, dict):
         return "\n".join(f"{name}: {_plain(entry)}" for name, entry in value.items())
     if isinstance(value, list):
-        return ", ".join(_plain(entry) for entry in value)
+        return ", ".join(_plain(entry) for entry in value) or "none"
     if isinstance(value, float):
         return f"{value:,.4g}" if value < 1000 else f"{value:,.0f}"
     return f"{value:,}" if isinstance(value, int) else str(value)
@@ -108,8 +134,11 @@ def _layer_table(layers: list[dict[str, Any]]) -> Table:
     table.add_column("kind")
     table.add_column("parameters", justify="right")
     table.add_column("MAC/px", justify="right")
+    quantized = "weight_bits" in layers[0]
+    if quantized:
+        table.add_column("weight bits", justify="right")
     for layer in layers:
-        table.add_row(
-            layer["name"], layer["kind"], f"{layer['parameters']:,}", f"{layer['macs_per_px']:,.0f}"
-        )
+        cells = [layer["name"], layer["kind"], f"{layer['parameters']:,}"]
+        cells.append(f"{layer['macs_per_px']:,.0f}")
+        table.add_row(*cells, *([str(layer["weight_bits"] or "float")] if quantized else []))
     return table

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantisp.errors import SettingError
+from quantisp.errors import PlanError, SettingError
+
+if TYPE_CHECKING:
+    from quantisp.quantization import Plan
 
 __all__ = [
     "CalibrationOption",
@@ -17,10 +20,12 @@ __all__ = [
     "InputsOption",
     "JsonOption",
     "ModelOption",
+    "PlanOption",
     "TargetsOption",
     "WeightsOption",
     "parse_list",
     "parse_widths",
+    "read_plan",
 ]
 
 WIDEST = 16
@@ -36,7 +41,9 @@ ModelOption = Annotated[
 ]
 WeightsOption = Annotated[
     Path | None,
-    typer.Option(help="State dict (safetensors) for a package.module:factory model."),
+    typer.Option(
+        help="State dict or quantized file (safetensors) for a package.module:factory model."
+    ),
 ]
 ImagesOption = Annotated[
     list[str] | None,
@@ -71,6 +78,12 @@ CalibrationOption = Annotated[
         show_default="two packaged ones, if a method needs some",
     ),
 ]
+PlanOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--plan", help="Quantize by this plan (JSON, formats per layer).", show_default="none"
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of a table.")
@@ -98,6 +111,23 @@ def parse_widths(text: str) -> tuple[int, ...]:
 def parse_list(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def read_plan(path: Path) -> Plan:
+    """The plan in a file.
+
+    Raises:
+        PlanError: it cannot be read, or is none.
+    """
+    from quantisp.quantization import Plan
+
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise PlanError(
+            f"expected a plan as JSON at {path}, cannot read it ({error}): correct --plan"
+        ) from error
+    return Plan.from_json(text)
 
 
 def _bad_widths(text: str) -> SettingError:

@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantisp.cli.options import DeviceOption
+from quantisp.cli.options import DeviceOption, PlanOption
 from quantisp.cli.progress import ProgressDisplay
+from quantisp.cli.quantize import GRANULARITY, METHOD, chosen_plan
 from quantisp.errors import SettingError
 
 if TYPE_CHECKING:
+    from quantisp.api_fine_tuning import FineTuning
     from quantisp.cfa import CFAPattern
     from quantisp.training import TrainProgress
 
 __all__ = ["train_command"]
 
 DEFAULT_MINUTES = 60.0
+# Of the learning rate. A network that is rounded well has more to lose than to learn.
+FROM_SCRATCH, TUNING = 2e-3, 5e-5
+# Of a run that ends on squared error; one that begins near its end is all of that.
+LAST_PHASE = 0.25
 
 
 def train_command(
@@ -68,11 +74,43 @@ def train_command(
         ),
     ] = None,
     optimizer: Annotated[str, typer.Option(help="muon or adamw.")] = "muon",
-    learning_rate: Annotated[float, typer.Option(help="At its peak.")] = 2e-3,
+    learning_rate: Annotated[
+        float | None,
+        typer.Option(
+            help="At its peak.",
+            show_default=f"{FROM_SCRATCH:g}, for a quantized network {TUNING:g}",
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(help="Patches a step, over all devices.")] = 16,
     last_phase: Annotated[
-        float, typer.Option(help="Share of the run that ends it, on squared error alone.")
-    ] = 0.25,
+        float | None,
+        typer.Option(
+            help="Share of the run that ends it, on squared error alone.",
+            show_default="0.25, for a quantized network 1",
+        ),
+    ] = None,
+    weight_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Quantize the network of --init to this width, and train it so.",
+            show_default="float",
+        ),
+    ] = None,
+    method: Annotated[
+        str | None,
+        typer.Option(help="Of rounding it before the first step.", show_default=METHOD),
+    ] = None,
+    granularity: Annotated[
+        str | None, typer.Option(help="Scales per 'tensor' or 'channel'.", show_default=GRANULARITY)
+    ] = None,
+    plan: PlanOption = None,
+    qat: Annotated[
+        str | None,
+        typer.Option(
+            help="lsq learns the scales; plain takes each weight's absolute maximum.",
+            show_default="lsq",
+        ),
+    ] = None,
     exposure_jitter: Annotated[
         float, typer.Option(help="Darken each patch by up to this share.")
     ] = 0.0,
@@ -105,10 +143,11 @@ def train_command(
         bool, typer.Option("--compile", help="By way of torch.compile; for accelerators.")
     ] = False,
 ) -> None:
-    """Train a network for a CFA.
+    """Train a network for a CFA, or fine-tune a quantized one.
 
     A run that was stopped at any moment goes on with --resume. The best weights so far, by
     validation, are always in OUT/model.safetensors; `tensorboard --logdir OUT` shows the course.
+    With --weight-bits or --plan that is the file of a quantized network.
 
     Example: quantisp train --data photos/ --cfa bayer --time-limit 60 --out run
     """
@@ -117,14 +156,16 @@ def train_command(
 
     if steps is None and time_limit is None:
         time_limit = DEFAULT_MINUTES
+    fine_tuning = _fine_tuning(weight_bits, method, granularity, plan, qat)
+    tuned = fine_tuning is not None
     settings = TrainSettings(
         seed=seed,
         steps=steps,
         time_limit_s=None if time_limit is None else time_limit * 60.0,
         optimizer=optimizer,
-        learning_rate=learning_rate,
+        learning_rate=_or(learning_rate, FROM_SCRATCH, TUNING, tuned=tuned),
         batch=batch,
-        last_phase=last_phase,
+        last_phase=_or(last_phase, LAST_PHASE, 1.0, tuned=tuned),
         exposure_jitter=exposure_jitter,
         colour_jitter=colour_jitter,
         precision=precision,
@@ -153,6 +194,8 @@ def train_command(
             devices=devices,
             nodes=nodes,
             compiled=compiled,
+            fine_tuning=fine_tuning,
+            on_layer=lambda count, total: display.show("rounding", count, total),
             on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=show,
         )
@@ -160,6 +203,33 @@ def train_command(
         return
     best = max(point.psnr_db for point in curve)
     print(f"best on validation: {best:.3f} dB, in {out / 'model.safetensors'}")
+
+
+def _or(given: float | None, from_scratch: float, tuning: float, *, tuned: bool) -> float:
+    if given is not None:
+        return given
+    return tuning if tuned else from_scratch
+
+
+def _fine_tuning(
+    weight_bits: int | None,
+    method: str | None,
+    granularity: str | None,
+    plan: Path | None,
+    qat: str | None,
+) -> FineTuning | None:
+    if weight_bits is None and plan is None:
+        for option, value in (("--method", method), ("--granularity", granularity), ("--qat", qat)):
+            if value is not None:
+                raise SettingError(
+                    f"expected --weight-bits or --plan beside {option}, found neither: "
+                    f"give one, or leave out {option}"
+                )
+        return None
+    from quantisp.api_fine_tuning import FineTuning
+
+    chosen = chosen_plan(weight_bits, method, granularity, plan)
+    return FineTuning(plan=chosen, form="lsq" if qat is None else qat)
 
 
 def _pattern(cfa: str | None, white: str | None) -> CFAPattern | None:

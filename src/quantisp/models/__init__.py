@@ -4,9 +4,11 @@ from quantisp.models.dephasenet import PRESETS, DePhaseNet, DePhaseNetConfig
 from quantisp.models.program_input import InputSize
 from quantisp.models.weights import (
     ModelFile,
+    Origin,
     Provenance,
     model_sha256,
     read_model_file,
+    read_tensors,
     write_model_file,
 )
 from quantisp.models.zoo import (
@@ -27,6 +29,7 @@ __all__ = [
     "InputSize",
     "LoadedModel",
     "ModelFile",
+    "Origin",
     "Provenance",
     "build_preset",
     "load_model_file",
@@ -37,5 +40,6 @@ __all__ = [
     "packaged_models",
     "presets",
     "read_model_file",
+    "read_tensors",
     "write_model_file",
 ]

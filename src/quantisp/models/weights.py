@@ -18,7 +18,15 @@ from quantisp.cfa import CFAPattern
 from quantisp.errors import ModelError, PatternError
 from quantisp.files import write_atomically
 
-__all__ = ["ModelFile", "Provenance", "model_sha256", "read_model_file", "write_model_file"]
+__all__ = [
+    "ModelFile",
+    "Origin",
+    "Provenance",
+    "model_sha256",
+    "read_model_file",
+    "read_tensors",
+    "write_model_file",
+]
 
 FORMAT = "quantisp-model"
 SCHEMA = "1"
@@ -43,6 +51,56 @@ class Provenance:
     date: str
     revision: str
     validation_psnr_db: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a network is, and where its weights come from.
+
+    Args:
+        preset: a preset's name, or ``package.module:factory`` of one's own network.
+        pattern: its CFA; None where one's own network names none.
+        provenance: of its weights.
+    """
+
+    preset: str
+    pattern: CFAPattern | None
+    provenance: Provenance
+
+    def to_texts(self) -> dict[str, str]:
+        """As a file's metadata, which are texts."""
+        texts = {"preset": self.preset, **asdict(self.provenance)}
+        if self.pattern is None:
+            return texts
+        cfa = {"tile": self.pattern.tile, "responses": self.pattern.responses}
+        return {**texts, "cfa": json.dumps(cfa)}
+
+    @classmethod
+    def from_texts(cls, path: Path, texts: Mapping[str, str]) -> Origin:
+        """Read ``to_texts``.
+
+        Raises:
+            ModelError: something is missing or garbled in the file at ``path``.
+        """
+        try:
+            # A network of one's own may name no CFA.
+            named = "cfa" in texts or ":" not in texts["preset"]
+            pattern = _read_pattern(texts["cfa"]) if named else None
+            provenance = Provenance(**{f.name: texts[f.name] for f in fields(Provenance)})
+            return cls(preset=texts["preset"], pattern=pattern, provenance=provenance)
+        except (KeyError, ValueError, TypeError, PatternError) as error:
+            raise ModelError(
+                f"expected complete metadata, {path} lacks or garbles {error}: "
+                "fetch or train it again"
+            ) from error
+
+
+def _read_pattern(text: str) -> CFAPattern:
+    cfa = json.loads(text)
+    return CFAPattern(
+        tile=tuple(cfa["tile"]),
+        responses=tuple((letter, tuple(rgb)) for letter, rgb in cfa["responses"]),
+    ).recognised()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,13 +156,8 @@ def write_model_file(
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
     }
-    metadata = {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "preset": preset,
-        "cfa": json.dumps({"tile": pattern.tile, "responses": pattern.responses}),
-        **asdict(provenance),
-    }
+    origin = Origin(preset=preset, pattern=pattern, provenance=provenance)
+    metadata = {"format": FORMAT, "schema": SCHEMA, **origin.to_texts()}
     write_atomically(path, save(tensors, metadata))
 
 
@@ -113,6 +166,16 @@ def read_model_file(path: Path) -> ModelFile:
 
     Raises:
         ModelError: missing, damaged, a pickle, not written by quantisp, or not finite.
+    """
+    metadata, tensors = read_tensors(path)
+    return _interpret(path, metadata, tensors)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """The metadata and the tensors of a safetensors file; nothing in it is executed.
+
+    Raises:
+        ModelError: missing, damaged, or a pickle.
     """
     try:
         with path.open("rb") as stream:
@@ -138,7 +201,7 @@ def read_model_file(path: Path) -> ModelFile:
             f"expected a .safetensors file that quantisp wrote, {path} is damaged ({error}): "
             "fetch or train it again"
         ) from error
-    return _interpret(path, metadata, tensors)
+    return metadata, tensors
 
 
 def _interpret(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Tensor]) -> ModelFile:
@@ -148,22 +211,18 @@ def _interpret(path: Path, metadata: Mapping[str, str], tensors: Mapping[str, Te
             f"format {metadata.get('format')!r}, schema {metadata.get('schema')!r}: "
             "train one with `quantisp train`"
         )
-    try:
-        cfa = json.loads(metadata["cfa"])
-        pattern = CFAPattern(
-            tile=tuple(cfa["tile"]),
-            responses=tuple((letter, tuple(rgb)) for letter, rgb in cfa["responses"]),
-        ).recognised()
-        provenance = Provenance(**{f.name: metadata[f.name] for f in fields(Provenance)})
-        preset = metadata["preset"]
-    except (KeyError, ValueError, TypeError, PatternError) as error:
-        raise ModelError(
-            f"expected complete metadata, {path} lacks or garbles {error}: fetch or train it again"
-        ) from error
+    origin = Origin.from_texts(path, metadata)
+    if origin.pattern is None:
+        raise ModelError(f"expected complete metadata, {path} lacks 'cfa': fetch or train it again")
     broken = [name for name, value in tensors.items() if not bool(torch.isfinite(value).all())]
     if broken:
         raise ModelError(
             f"expected finite weights, {path} has NaN or infinity in {broken[0]}: "
             "fetch or train it again"
         )
-    return ModelFile(preset=preset, pattern=pattern, provenance=provenance, tensors=tensors)
+    return ModelFile(
+        preset=origin.preset,
+        pattern=origin.pattern,
+        provenance=origin.provenance,
+        tensors=tensors,
+    )

@@ -48,6 +48,8 @@ class LoadedModel:
         pattern: the CFA of the mosaics that it restores; None where it names none.
         provenance: where its weights come from; None for a user's own.
         input_size: of a program: the inputs that it was exported for.
+        preset: the preset's name or the factory that built it; None for other networks.
+        float_sha256: of the float network that a quantized one was made from.
     """
 
     name: str
@@ -55,6 +57,8 @@ class LoadedModel:
     pattern: CFAPattern | None
     provenance: Provenance | None
     input_size: InputSize | None = None
+    preset: str | None = None
+    float_sha256: str | None = None
 
 
 def presets() -> tuple[str, ...]:
@@ -97,6 +101,7 @@ def load_model_file(name_or_path: str | Path) -> LoadedModel:
         model=_build(path, file),
         pattern=file.pattern,
         provenance=file.provenance,
+        preset=file.preset,
     )
 
 
@@ -179,6 +184,7 @@ def load_own_model(factory: str, weights: Path | None, *, frozen: bool = True) -
         model=model.eval().requires_grad_(False) if frozen else model,
         pattern=pattern,
         provenance=None,
+        preset=factory,
     )
 
 

@@ -25,13 +25,16 @@ from quantisp.quantization.methods import (
 )
 from quantisp.quantization.model import LayerCoverage, QuantizedModel, quantize
 from quantisp.quantization.network import NetworkMethod, NetworkTask, RoundedNetwork
+from quantisp.quantization.packing import pack_quantized, unpack_quantized
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.rounding import Rounding, round_scalar, round_tensor
 from quantisp.quantization.statistics import LayerStatistics
+from quantisp.quantization.trainable import FINE_TUNING, TrainableModel
 
 __all__ = [
     "BATCH_NORMS",
     "CALIBRATED",
+    "FINE_TUNING",
     "MAX_BITS",
     "METHODS",
     "MIN_BITS",
@@ -51,14 +54,17 @@ __all__ = [
     "QuantizedWeight",
     "RoundedNetwork",
     "Rounding",
+    "TrainableModel",
     "dequantize_tensor",
     "find_layers",
     "fold_batch_norms",
     "method_names",
     "needs_calibration",
+    "pack_quantized",
     "quantize",
     "quantize_tensor",
     "round_scalar",
     "round_tensor",
+    "unpack_quantized",
     "weight_scale",
 ]

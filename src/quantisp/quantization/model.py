@@ -20,7 +20,7 @@ from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.walk import check_calibration, walk
 
-__all__ = ["LayerCoverage", "QuantizedModel", "quantize"]
+__all__ = ["LayerCoverage", "QuantizedModel", "codes_dtype", "quantize", "verify_codes"]
 
 
 def quantize(
@@ -61,7 +61,7 @@ def quantize(
     quantized = QuantizedModel(
         rounded.network, plan=plan, weights=rounded.weights, decisions=rounded.decisions
     )
-    _verify(quantized)
+    verify_codes(quantized)
     return quantized
 
 
@@ -173,7 +173,7 @@ class QuantizedModel(nn.Module):
             if (int_format := plan.for_layer(name).weight_format) is not None
         }
         self.codes: dict[str, Tensor] = {
-            name: weight.codes.to(torch.int8 if self.formats[name].bits <= 8 else torch.int16)
+            name: weight.codes.to(codes_dtype(self.formats[name]))
             for name, weight in weights.items()
         }
         self.scales: dict[str, Tensor] = {name: weight.scale for name, weight in weights.items()}
@@ -201,12 +201,17 @@ class QuantizedModel(nn.Module):
         return self.network(mosaic)
 
 
+def codes_dtype(int_format: IntFormat) -> torch.dtype:
+    """How codes are kept: int8 to 8 bits, else int16."""
+    return torch.int8 if int_format.bits <= 8 else torch.int16
+
+
 def _why_float(layer: Layer) -> str:
     known = layer.output_axis is not None
     return "float by the plan" if known else f"float by the plan; no quantizer knows {layer.kind}"
 
 
-def _verify(quantized: QuantizedModel) -> None:
+def verify_codes(quantized: QuantizedModel) -> None:
     """Hold the result against the plan, from its parameters up: a gap is an error."""
     plan, network = quantized.plan, quantized.network
     for path, parameter in network.named_parameters():

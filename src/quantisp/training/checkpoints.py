@@ -11,11 +11,19 @@ import torch
 from quantisp.errors import ModelError, OutputError
 from quantisp.files import write_atomically
 
-__all__ = ["CHECKPOINT_NAME", "check_run_folder", "read_checkpoint", "write_checkpoint"]
+__all__ = [
+    "CHECKPOINT_NAME",
+    "START_NAME",
+    "check_run_folder",
+    "read_checkpoint",
+    "write_checkpoint",
+]
 
 CHECKPOINT_NAME = "checkpoint.pt"
+# Where a run that begins with minutes of other work keeps what came of it.
+START_NAME = "start.safetensors"
 # What a run leaves that was killed before its first checkpoint.
-BEFORE_A_CHECKPOINT = frozenset({"cache", "tensorboard"})
+BEFORE_A_CHECKPOINT = frozenset({"cache", "tensorboard", START_NAME})
 
 
 def check_run_folder(folder: Path, *, resume: bool) -> None:

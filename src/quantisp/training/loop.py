@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,6 +36,7 @@ def train(
     resume: bool = False,
     workers: Workers | None = None,
     compiled: bool = False,
+    identity: Mapping[str, str] = MappingProxyType({}),
     on_progress: Callable[[TrainProgress], None] | None = None,
     on_better: Callable[[nn.Module, CurvePoint], None] | None = None,
 ) -> tuple[CurvePoint, ...]:
@@ -54,6 +56,7 @@ def train(
             threads, a run by steps that was stopped and resumed gives the very same weights.
         workers: the processes that train together; None is this one alone, on the CPU.
         compiled: train by way of torch.compile.
+        identity: what else the run is of, such as formats; resuming with another is refused.
         on_progress: called about once a second.
         on_better: called with the averaged model at each validation that is the best so far.
 
@@ -72,6 +75,7 @@ def train(
         "CFA": repr(pattern),
         "training pictures": patches.sha256(),
         "validation pictures": _sha256(validation),
+        **identity,
     }
     _check_shares(settings, workers)
     run = TrainingRun(

@@ -21,7 +21,8 @@ class Optimizers:
     the matrix (out, kh * kw * in). Biases, grouped convolutions and the layers in
     ``model.float32_layers`` have no such matrix, or one through which the picture itself passes:
     they are left to AdamW. Updates are scaled to the size of AdamW's, so that one learning rate
-    serves both.
+    serves both. Parameters that ``model.scale_parameters`` names, if it has it, are the scales of
+    quantizers: AdamW moves them without decay, which would pull them towards zero.
 
     Args:
         kind: ``muon``, or ``adamw`` for every parameter.
@@ -36,7 +37,8 @@ class Optimizers:
         self, kind: str, model: nn.Module, *, learning_rate: float, weight_decay: float
     ) -> None:
         weights = _matrix_weights(model) if kind == "muon" else []
-        chosen = {id(weight) for weight in weights}
+        scales = [model.get_parameter(name) for name in getattr(model, "scale_parameters", ())]
+        chosen = {id(value) for value in (*weights, *scales)}
         others = [value for value in model.parameters() if id(value) not in chosen]
         # torch's Muon takes matrices: these share their memory with the weights.
         self._pairs = [
@@ -48,6 +50,8 @@ class Optimizers:
             self._parts["adamw"] = torch.optim.AdamW(
                 others, learning_rate, weight_decay=weight_decay
             )
+        if scales:
+            self._parts["scales"] = torch.optim.AdamW(scales, learning_rate, weight_decay=0.0)
         if self._pairs:
             self._parts["muon"] = torch.optim.Muon(
                 [matrix for _, matrix in self._pairs],

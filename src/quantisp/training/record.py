@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
@@ -29,6 +29,7 @@ def write_record(
     tiles: TileSet,
     validation: Sequence[ImageFile],
     curve: Sequence[CurvePoint],
+    quantization: Mapping[str, object] | None = None,
 ) -> None:
     """Write the record of a run as JSON.
 
@@ -40,6 +41,7 @@ def write_record(
         tiles: the pictures that were trained on; each is listed with the digest of its pixels.
         validation: the pictures that the best weights were chosen by, listed likewise.
         curve: every validation.
+        quantization: how the network was quantized while it was trained; None is not at all.
 
     Raises:
         OutputError: the place cannot be written to.
@@ -51,6 +53,7 @@ def write_record(
         "settings": asdict(settings),
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "validation": [{"name": file.name, "sha256": _sha256(file)} for file in validation],
+        **({} if quantization is None else {"quantization": dict(quantization)}),
         "curve": [{**asdict(point), "psnr_db": round(point.psnr_db, 4)} for point in curve],
         "pictures": [{"name": tile.name, "sha256": tile.sha256} for tile in tiles.entries],
     }

@@ -27,7 +27,7 @@ from quantisp.training.precision import autocast_context, resolve_precision
 from quantisp.training.settings import TrainSettings
 from quantisp.training.workers import Workers
 
-__all__ = ["CurvePoint", "TrainProgress", "TrainingRun"]
+__all__ = ["CurvePoint", "TrainProgress", "TrainingRun", "validation_psnr_db"]
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +65,29 @@ class TrainProgress:
     learning_rate: float
     patches_per_s: float
     curve: tuple[CurvePoint, ...]
+
+
+@torch.inference_mode()
+def validation_psnr_db(
+    model: nn.Module,
+    pictures: Sequence[Float[Tensor, "1 3 _ _"]],
+    pattern: CFAPattern,
+    device: torch.device,
+) -> float:
+    """The mean PSNR of a network's output, rounded to 8 bits, by which weights are chosen.
+
+    Args:
+        model: in evaluation mode, on ``device``.
+        pictures: in [0, 1].
+        pattern: the CFA at pixel (0, 0) of each.
+        device: of the model.
+    """
+    mean = 0.0
+    for picture in pictures:
+        rgb = picture.to(device)
+        mse = mean_squared_error(rounded_to_8_bits(model(mosaic(rgb, pattern))), rgb)
+        mean += min(psnr_db(mse), PSNR_CAP_DB) / len(pictures)
+    return mean
 
 
 class TrainingRun:
@@ -202,16 +225,11 @@ class TrainingRun:
             self._confirm()
         return sound
 
-    @torch.inference_mode()
     def validate(self, pictures: Sequence[Float[Tensor, "1 3 _ _"]]) -> bool:
         """Add a point to the curve; False if the network's output is not finite."""
         mean = 0.0
         if self.workers.rank == 0:
-            for picture in pictures:
-                rgb = picture.to(self.device)
-                restored = rounded_to_8_bits(self.averaged(mosaic(rgb, self.pattern)))
-                mse = mean_squared_error(restored, rgb)
-                mean += min(psnr_db(mse), PSNR_CAP_DB) / len(pictures)
+            mean = validation_psnr_db(self.averaged, pictures, self.pattern, self.device)
         mean = self.workers.from_first(mean)
         if not math.isfinite(mean):
             return False

@@ -1,0 +1,215 @@
+"""Quantization-aware fine-tuning: what a training run does differently for a quantized network."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from quantisp.api_files import QuantizedOrigin, load_quantized, save_quantized
+from quantisp.cfa import CFAPattern, mosaic
+from quantisp.data import PatchCache
+from quantisp.errors import ModelError, SettingError
+from quantisp.models import Origin, model_sha256
+from quantisp.quantization import (
+    FINE_TUNING,
+    Plan,
+    QuantizedModel,
+    TrainableModel,
+    needs_calibration,
+    quantize,
+)
+from quantisp.training import START_NAME, CurvePoint, Workers, validation_psnr_db
+
+__all__ = ["FineTunedRun", "FineTuning", "begin_fine_tuning"]
+
+log = logging.getLogger(__name__)
+
+# To round by: as many crops as `quantisp quantize` takes, from the pictures to train on.
+BATCHES, BATCH, CROP_PX = 4, 4, 96
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTuning:
+    """How a network is quantized, and trained so.
+
+    Args:
+        plan: by which it is rounded before the first step.
+        form: ``lsq`` learns the scales; ``plain`` takes the absolute maximum of each weight.
+
+    Raises:
+        SettingError: no such form.
+    """
+
+    plan: Plan
+    form: str = "lsq"
+
+    def __post_init__(self) -> None:
+        if self.form not in FINE_TUNING:
+            raise SettingError(
+                f"expected a form of fine-tuning among {', '.join(FINE_TUNING)}, found "
+                f"{self.form!r}: correct --qat"
+            )
+
+    def check(self, model: nn.Module, *, trained: bool) -> None:
+        """Find out, before anything is written, whether a network can be fine-tuned so.
+
+        Raises:
+            SettingError: nobody has trained it yet, or nothing would be quantized.
+            PlanError: the plan does not fit it.
+        """
+        if not trained:
+            raise SettingError(
+                "expected a trained network to fine-tune, found none: give --init beside "
+                "--weight-bits or --plan"
+            )
+        if all(entry.weight_bits is None for entry in self.plan.resolve(model).values()):
+            raise SettingError("expected a layer with weight bits in the plan, found none")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FineTunedRun:
+    """A quantized network while it is fine-tuned, and where the best one is kept.
+
+    Args:
+        tuning: how.
+        model: what is trained.
+        float_sha256: the digest of the float network that was quantized.
+        start_psnr_db: before the first step, on the validation pictures.
+        path: of the best one.
+    """
+
+    tuning: FineTuning
+    model: TrainableModel
+    float_sha256: str
+    start_psnr_db: float
+    path: Path
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What tells the run from another one: resuming with another is refused."""
+        return {"quantization": f"{self.tuning.form} {self.tuning.plan.to_json()}"}
+
+    def keep(self, averaged: nn.Module, point: CurvePoint, origin: Origin) -> None:
+        """Write what is trained in its quantized form, if it is better than the start.
+
+        Raises:
+            OutputError: the place cannot be written to.
+        """
+        if point.psnr_db <= self.start_psnr_db:
+            log.info("the start, at %.3f dB, is still the best", self.start_psnr_db)
+        elif isinstance(averaged, TrainableModel):
+            self._write(averaged.quantized(), origin)
+
+    def keep_start(self, start: QuantizedModel, origin: Origin) -> None:
+        """Write the start as the best so far, if nothing better is there from before.
+
+        Raises:
+            OutputError: the place cannot be written to.
+        """
+        if not self.path.exists():
+            self._write(start, origin)
+
+    def record(self) -> dict[str, object]:
+        """For the record of the run."""
+        return {
+            "form": self.tuning.form,
+            "plan": self.tuning.plan.to_json(),
+            "decisions": list(self.model.decisions),
+            "float_sha256": self.float_sha256,
+            "start_psnr_db": round(self.start_psnr_db, 4),
+        }
+
+    def _write(self, quantized: QuantizedModel, origin: Origin) -> None:
+        digest = QuantizedOrigin(origin=origin, float_sha256=self.float_sha256)
+        save_quantized(self.path, quantized, digest)
+
+
+def begin_fine_tuning(
+    model: nn.Module,
+    tuning: FineTuning,
+    patches: PatchCache,
+    validation: Sequence[Float[Tensor, "1 3 _ _"]],
+    *,
+    seed: int,
+    largest_px: int,
+    pattern: CFAPattern,
+    origin: Callable[[str], Origin],
+    path: Path,
+    workers: Workers,
+    on_layer: Callable[[int, int], None] | None = None,
+) -> FineTunedRun:
+    """Round a float network by the plan, and make it trainable.
+
+    What was rounded is kept beside ``path`` as ``start.safetensors``; a run that goes on takes
+    that, and does not round again.
+
+    Args:
+        model: the float network; it is not changed.
+        tuning: how.
+        patches: of the pictures to train on, which methods that need inputs look at.
+        validation: pictures to measure the start on.
+        seed: chooses the patches to round by.
+        largest_px: a patch may be no larger.
+        pattern: the CFA at pixel (0, 0) of every patch and picture.
+        origin: of the network, for a file, from a note on how good it is.
+        path: of the best one.
+        workers: the first of which rounds.
+        on_layer: called with the number of layers rounded, and of all.
+
+    Raises:
+        ModelError: what is kept is of another plan or network.
+    """
+    kept = path.with_name(START_NAME)
+    structure = origin("")
+    if workers.rank == 0 and not kept.exists():
+        crops = _crops(patches, model, tuning.plan, seed, min(CROP_PX, largest_px))
+        inputs = None if crops is None else [mosaic(x, pattern) for x in crops]
+        rounded = quantize(model, tuning.plan, inputs, on_layer=on_layer)
+        made = QuantizedOrigin(origin=structure, float_sha256=model_sha256(model))
+        save_quantized(kept, rounded, made)
+    workers.wait()
+    found = load_quantized(kept, structure.preset if ":" in structure.preset else None)
+    start = found.model
+    digest = model_sha256(model)
+    if not isinstance(start, QuantizedModel) or (found.float_sha256, start.plan) != (
+        digest,
+        tuning.plan,
+    ):
+        raise ModelError(
+            f"expected the network and plan of the run, {kept} was rounded from or by another: "
+            "give the same settings and --init, or choose another --out"
+        )
+    trainable = TrainableModel(start, tuning.form)
+    psnr = 0.0
+    if workers.rank == 0:
+        measured = trainable.to(workers.device)
+        psnr = validation_psnr_db(measured, validation, pattern, workers.device)
+        log.info("quantized, before the first step: %.3f dB on validation", psnr)
+    run = FineTunedRun(
+        tuning=tuning,
+        model=trainable,
+        float_sha256=digest,
+        start_psnr_db=workers.from_first(psnr),
+        path=path,
+    )
+    if workers.rank == 0:
+        run.keep_start(trainable.quantized(), origin(f"{psnr:.3f} (before fine-tuning)"))
+    return run
+
+
+def _crops(
+    patches: PatchCache, model: nn.Module, plan: Plan, seed: int, patch_px: int
+) -> list[Tensor] | None:
+    planned = [entry for entry in plan.resolve(model).values() if entry.weight_bits is not None]
+    if not any(needs_calibration(entry.method) for entry in planned):
+        return None
+    batches = (
+        patches.batch(seed=seed, step=step, size=BATCH, patch_px=patch_px)
+        for step in range(BATCHES)
+    )
+    return [batch.cpu() for batch in batches]

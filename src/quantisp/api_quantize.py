@@ -1,0 +1,153 @@
+"""Quantizing a network into a file, composed from the rooms."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from torch import Tensor
+
+from quantisp.api import find_model
+from quantisp.api_files import QuantizedOrigin, printable, save_quantized, source_revision
+from quantisp.api_inputs import Material, find_degradation
+from quantisp.data import calibration_crops, default_calibration, find_images
+from quantisp.errors import ModelError, OutputError, SettingError
+from quantisp.files import make_folder
+from quantisp.models import LoadedModel, Origin, Provenance, model_sha256
+from quantisp.quantization import LayerCoverage, Plan, QuantizedModel, needs_calibration, quantize
+
+__all__ = ["QuantizedFile", "quantize_to_file"]
+
+SUFFIX = ".safetensors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizedFile:
+    """What was written.
+
+    Args:
+        path: of the file.
+        size_bytes: of the file.
+        model: the name of the float network.
+        float_sha256: its digest.
+        plan: what was asked for.
+        decisions: what ``auto`` tried and kept.
+        coverage: what became of each layer that owns weights.
+    """
+
+    path: Path
+    size_bytes: int
+    model: str
+    float_sha256: str
+    plan: Plan
+    decisions: tuple[str, ...]
+    coverage: dict[str, LayerCoverage]
+
+
+def quantize_to_file(
+    model: str | Path,
+    plan: Plan,
+    out: Path,
+    *,
+    weights: str | Path | None = None,
+    degradation: str | None = None,
+    calibration: Sequence[str | Path] | None = None,
+    command: str,
+    on_layer: Callable[[int, int], None] | None = None,
+) -> QuantizedFile:
+    """Quantize a network and write it to ``out``, which :func:`quantisp.load_model` takes.
+
+    Args:
+        model, weights: as for :func:`quantisp.load_model`; a float network.
+        plan: what becomes of each layer.
+        out: a ``.safetensors`` file, made or replaced.
+        degradation: what the network undoes, as for :func:`quantisp.study`, for methods that need
+            inputs.
+        calibration: pictures for methods of the plan that need some; None is two packaged ones.
+        command: recorded in the file.
+        on_layer: called with the number of layers done, and of all.
+
+    Raises:
+        InputError: an unusable model, plan, picture or place; nothing is written.
+        RunError: a method failed.
+    """
+    _check_place(out, model, weights)
+    found = find_model(model, weights)
+    if isinstance(found.model, QuantizedModel):
+        raise ModelError(
+            f"expected a float network to quantize, {found.name} is quantized already: "
+            "quantize the network that it was made from"
+        )
+    if found.preset is None:
+        raise ModelError(
+            f"expected a network that can be built again, {found.name} cannot: "
+            "give a packaged name, a model file, or package.module:factory"
+        )
+    planned = plan.resolve(found.model).values()
+    methods = sorted({entry.method for entry in planned if entry.weight_bits is not None})
+    if not methods:
+        raise SettingError("expected at least one layer with weight bits, found none: plan some")
+    inputs, data = _inputs(calibration, methods, found, degradation)
+    quantized = quantize(found.model, plan, inputs, on_layer=on_layer)
+    digest = model_sha256(found.model)
+    provenance = Provenance(
+        domain="not known" if found.provenance is None else found.provenance.domain,
+        command=printable(command),
+        data=printable(data),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        revision=source_revision(),
+        validation_psnr_db="not measured",
+    )
+    origin = Origin(preset=found.preset, pattern=found.pattern, provenance=provenance)
+    make_folder(out.parent)
+    save_quantized(out, quantized, QuantizedOrigin(origin=origin, float_sha256=digest))
+    return QuantizedFile(
+        path=out,
+        size_bytes=out.stat().st_size,
+        model=found.name,
+        float_sha256=digest,
+        plan=plan,
+        decisions=quantized.decisions,
+        coverage=quantized.coverage,
+    )
+
+
+def _check_place(out: Path, model: str | Path, weights: str | Path | None) -> None:
+    """Find out before minutes of work whether the file can be written."""
+    if out.suffix != SUFFIX:
+        raise OutputError(f"expected a {SUFFIX} file as --out, found {out}: end it so")
+    for given in (model, weights):
+        if given is not None and Path(given).resolve() == out.resolve():
+            raise OutputError(
+                f"expected another file as --out than the network's own, found {out}: choose one"
+            )
+    nearest = next(path for path in out.absolute().parents if path.exists())
+    if out.is_dir() or not nearest.is_dir():
+        wrong = out if out.is_dir() else nearest
+        raise OutputError(
+            f"expected a file in a folder as --out, {wrong} is in its way: choose one"
+        )
+
+
+def _inputs(
+    sources: Sequence[str | Path] | None,
+    methods: Sequence[str],
+    found: LoadedModel,
+    degradation: str | None,
+) -> tuple[list[Tensor] | None, str]:
+    """The inputs to calibrate with, if the methods need some, and what is recorded of them."""
+    if not any(needs_calibration(method) for method in methods):
+        if sources is not None or degradation is not None:
+            raise SettingError(
+                f"expected no calibration, for the methods ({', '.join(methods)}) do not look at "
+                "it: leave out --calibration and --degradation"
+            )
+        return None, "not calibrated"
+    material = Material(degradation=find_degradation(found, degradation), pictures=())
+    files = default_calibration() if sources is None else find_images(sources)
+    crops = calibration_crops(files)
+    inputs = material.degraded(crops)
+    names = " ".join(Path(source).name for source in sources or [file.path for file in files])
+    return inputs, f"calibrated on {names}: {len(files)} pictures"

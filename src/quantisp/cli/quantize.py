@@ -1,0 +1,129 @@
+"""``quantisp quantize``."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.table import Table
+
+from quantisp.cli.options import (
+    CalibrationOption,
+    DegradationOption,
+    JsonOption,
+    ModelOption,
+    PlanOption,
+    WeightsOption,
+    read_plan,
+)
+from quantisp.cli.progress import ProgressDisplay, console
+from quantisp.errors import SettingError
+
+if TYPE_CHECKING:
+    from quantisp.api_quantize import QuantizedFile
+    from quantisp.quantization import Plan
+
+__all__ = ["GRANULARITY", "METHOD", "chosen_plan", "quantize_command"]
+
+METHOD, GRANULARITY = "auto", "channel"
+
+
+def quantize_command(
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    model: ModelOption = "dephasenet-lite",
+    weights: WeightsOption = None,
+    weight_bits: Annotated[
+        int | None, typer.Option(help="The width of every layer's weights, 2 to 16.")
+    ] = None,
+    method: Annotated[
+        str | None, typer.Option(help="A rounding method.", show_default=METHOD)
+    ] = None,
+    granularity: Annotated[
+        str | None, typer.Option(help="Scales per 'tensor' or 'channel'.", show_default=GRANULARITY)
+    ] = None,
+    plan: PlanOption = None,
+    calibration: CalibrationOption = None,
+    degradation: DegradationOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Quantize a network's weights into a file, which other commands take as --model.
+
+    Example: quantisp quantize --weight-bits 6 --calibration photos/ --out lite-w6.safetensors
+    """
+    from quantisp.api_quantize import quantize_to_file
+
+    with ProgressDisplay() as display:
+        written = quantize_to_file(
+            model,
+            chosen_plan(weight_bits, method, granularity, plan),
+            out,
+            weights=weights,
+            degradation=degradation,
+            calibration=calibration or None,
+            command=shlex.join(["quantisp", *sys.argv[1:]]),
+            on_layer=lambda count, total: display.show("rounding", count, total),
+        )
+    if as_json:
+        print(json.dumps(_facts(written), indent=1, ensure_ascii=False))
+        return
+    table = Table(show_header=False, box=None, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in _facts(written).items():
+        if name not in ("plan", "layers"):
+            lines = "\n".join(value) if isinstance(value, list) else str(value)
+            table.add_row(name.replace("_", " "), lines)
+    console().print(table)
+
+
+def chosen_plan(
+    weight_bits: int | None, method: str | None, granularity: str | None, plan: Path | None
+) -> Plan:
+    """What the options say: a plan's file, or one width for every layer.
+
+    The rounding is the best there is unless another is named.
+
+    Raises:
+        SettingError: neither, both, or no such width, method or granularity.
+        PlanError: the file is no plan.
+    """
+    from quantisp.quantization import Plan
+
+    if plan is None and weight_bits is None:
+        raise SettingError("expected a width or a plan, found none: give --weight-bits or --plan")
+    if plan is None:
+        return Plan.uniform(
+            weight_bits=weight_bits,
+            method=method or METHOD,
+            granularity=granularity or GRANULARITY,  # pyright: ignore[reportArgumentType]
+        )
+    options = {"--weight-bits": weight_bits, "--method": method, "--granularity": granularity}
+    given = [option for option, value in options.items() if value is not None]
+    if given:
+        raise SettingError(
+            f"expected --plan alone, for it says everything, found {given[0]} beside it: "
+            "leave out one of the two"
+        )
+    return read_plan(plan)
+
+
+def _facts(written: QuantizedFile) -> dict[str, Any]:
+    counts: dict[str, int] = {}
+    for layer in written.coverage.values():
+        width = "float" if layer.weight_bits is None else f"{layer.weight_bits} bits"
+        counts[width] = counts.get(width, 0) + layer.weights
+    return {
+        "file": str(written.path),
+        "size_bytes": written.size_bytes,
+        "model": written.model,
+        "float_sha256": written.float_sha256,
+        "weights": [f"{count:,} in {width}" for width, count in counts.items()],
+        "decisions": list(written.decisions),
+        "plan": json.loads(written.plan.to_json()),
+        "layers": {name: asdict(layer) for name, layer in written.coverage.items()},
+    }

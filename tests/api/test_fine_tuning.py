@@ -1,0 +1,272 @@
+"""Quantization-aware fine-tuning by ``train_model``: what is kept, and a run that was killed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from api_kit import BUILDERS, KODAK_CFA, SETTINGS, arguments, run_python, tiny_net
+
+from quantisp.api import evaluate, find_model, load_model
+from quantisp.api_fine_tuning import FineTuning
+from quantisp.api_training import train_model
+from quantisp.errors import ModelError, PlanError, SettingError
+from quantisp.models import Provenance, model_sha256, write_model_file, zoo
+from quantisp.quantization import LayerPlan, Plan, QuantizedModel
+
+pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("tiny_presets")]
+
+W3 = FineTuning(plan=Plan.uniform(weight_bits=3, method="gptq", granularity="channel"))
+TUNED = replace(SETTINGS, learning_rate=2e-3)
+
+
+def write_float(path: Path, seed: int = 1) -> Path:
+    provenance = Provenance(
+        domain="srgb", command="", data="", date="", revision="", validation_psnr_db=""
+    )
+    net = tiny_net(seed)
+    write_model_file(path, net, preset="tiny", pattern=KODAK_CFA, provenance=provenance)
+    return path
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float network to begin with."""
+    return write_float(tmp_path_factory.mktemp("float") / "float.safetensors")
+
+
+def tuning(data: Path, out: Path, begun: Path | None, **changes: Any) -> dict[str, Any]:
+    options = {"init": begun, "settings": TUNED, "fine_tuning": W3, **changes}
+    return arguments(data, out, **options)
+
+
+def state(out: Path) -> dict[str, Any]:
+    return torch.load(out / "checkpoint.pt", weights_only=True)
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    out = tmp_path_factory.mktemp("run") / "straight"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(zoo, "BUILDERS", BUILDERS)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        train_model(**tuning(data, out, begun))
+        torch.set_num_threads(threads)
+    return out
+
+
+def quantized(out: Path, name: str = "model.safetensors") -> QuantizedModel:
+    model = load_model(out / name)
+    assert isinstance(model, QuantizedModel)
+    return model
+
+
+def test_the_best_quantized_network_is_kept(data: Path, begun: Path, straight: Path) -> None:
+    model = quantized(straight)
+    assert {layer.weight_bits for layer in model.coverage.values()} == {3}
+    best = max(state(straight)["curve"], key=lambda point: point["psnr_db"])
+    found = find_model(straight / "model.safetensors")
+    assert found.float_sha256 == model_sha256(load_model(begun))
+    assert found.provenance is not None
+    said = found.provenance.validation_psnr_db
+    assert said == f"{best['psnr_db']:.3f} (mean of 2 pictures, step {best['step']})"
+    measured = evaluate(straight / "model.safetensors", data / "val").psnr_db
+    assert measured == pytest.approx(best["psnr_db"], abs=1e-6)
+
+
+def test_it_is_better_than_where_it_began(data: Path, straight: Path) -> None:
+    record = json.loads((straight / "training.json").read_text())["quantization"]
+    start = evaluate(straight / "start.safetensors", data / "val").psnr_db
+    assert record["start_psnr_db"] == pytest.approx(start, abs=1e-3)
+    assert max(point["psnr_db"] for point in state(straight)["curve"]) > start
+    assert (record["form"], Plan.from_json(record["plan"])) == ("lsq", W3.plan)
+
+
+def test_weights_scales_and_biases_are_trained(straight: Path) -> None:
+    one, other = quantized(straight), quantized(straight, "start.safetensors")
+    for name in one.codes:
+        # A new gate multiplies by zero, so that nothing before it has a gradient yet.
+        if "gates" not in name:
+            assert not torch.equal(one.scales[name], other.scales[name]), name
+    assert any(not torch.equal(one.codes[n], other.codes[n]) for n in one.codes)
+    biases = (dict(model.network.named_parameters())["tail.bias"] for model in (one, other))
+    assert not torch.equal(*biases)
+
+
+KILLED = """
+import os, signal, sys
+from dataclasses import replace
+from pathlib import Path
+from api_kit import SETTINGS, arguments, know_tiny_presets
+from quantisp.api_fine_tuning import FineTuning
+from quantisp.api_training import train_model
+from quantisp.data import PatchCache
+from quantisp.quantization import Plan
+
+know_tiny_presets()
+batch, data, begun, out, last = PatchCache.batch, *map(Path, sys.argv[1:4]), int(sys.argv[4])
+
+def killed(self, *, step, patch_px, **options):
+    if step == last and patch_px == SETTINGS.patch_px:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return batch(self, step=step, patch_px=patch_px, **options)
+
+PatchCache.batch = killed
+plan = Plan.uniform(weight_bits=3, method="gptq", granularity="channel")
+tuned = {"init": begun, "fine_tuning": FineTuning(plan=plan)}
+train_model(**arguments(data, out, settings=replace(SETTINGS, learning_rate=2e-3), **tuned))
+"""
+
+
+@pytest.mark.parametrize(("last", "kept"), [(0, None), (8, 5)])
+def test_a_killed_process_is_resumed_exactly(
+    data: Path, begun: Path, straight: Path, tmp_path: Path, last: int, kept: int | None
+) -> None:
+    out = tmp_path / "run"
+    ended = run_python(KILLED, data, begun, out, last)
+    assert ended.returncode == -9, ended.stderr
+    assert (out / "start.safetensors").exists()
+    assert kept is None or state(out)["step"] == kept
+    # What was rounded is there: it is not rounded again.
+    layers: list[int] = []
+    changes = {"resume": True, "on_layer": lambda count, _: layers.append(count)}
+    train_model(**tuning(data, out, begun, **changes))
+    assert layers == []
+    one, other = quantized(out), quantized(straight)
+    assert all(torch.equal(one.codes[n], other.codes[n]) for n in other.codes)
+    assert all(torch.equal(one.scales[n], other.scales[n]) for n in other.scales)
+    mine, expected = state(out), state(straight)
+    for part in ("model", "averaged"):
+        assert mine[part].keys() == expected[part].keys()
+        assert all(torch.equal(mine[part][name], expected[part][name]) for name in expected[part])
+
+
+@pytest.mark.parametrize(
+    "fine_tuning",
+    [
+        None,
+        replace(W3, form="plain"),
+        FineTuning(plan=Plan.uniform(weight_bits=4, method="gptq", granularity="channel")),
+    ],
+)
+def test_a_run_goes_on_as_the_same_run_only(
+    data: Path, begun: Path, straight: Path, fine_tuning: FineTuning | None
+) -> None:
+    before = {p: p.read_bytes() for p in straight.iterdir() if p.is_file()}
+    with pytest.raises(ModelError, match="give the same settings"):
+        train_model(**tuning(data, straight, begun, resume=True, fine_tuning=fine_tuning))
+    assert {p: p.read_bytes() for p in straight.iterdir() if p.is_file()} == before
+
+
+def test_a_start_that_is_never_beaten_is_what_is_kept(
+    data: Path, begun: Path, tmp_path: Path
+) -> None:
+    settings = replace(TUNED, steps=2, learning_rate=1e-12)
+    curve = train_model(**tuning(data, tmp_path / "run", begun, settings=settings))
+    start = quantized(tmp_path / "run", "start.safetensors")
+    kept = quantized(tmp_path / "run")
+    found = find_model(tmp_path / "run" / "model.safetensors").provenance
+    assert found is not None
+    assert found.validation_psnr_db.endswith("(before fine-tuning)")
+    psnr = float(found.validation_psnr_db.split()[0])
+    assert all(point.psnr_db == pytest.approx(psnr, abs=1e-3) for point in curve)
+    assert all(torch.equal(kept.codes[n], start.codes[n]) for n in start.codes)
+
+
+def test_the_plain_form_and_a_mixed_plan(data: Path, begun: Path, tmp_path: Path) -> None:
+    plan = Plan.uniform(weight_bits=4).with_layer("tail", LayerPlan(weight_bits=None))
+    changes = {"fine_tuning": FineTuning(plan=plan, form="plain")}
+    train_model(**tuning(data, tmp_path / "run", begun, **changes))
+    model = quantized(tmp_path / "run")
+    assert model.coverage["tail"].weight_bits is None
+    assert model.scales["skip"].ndim == 0
+    for name, codes in model.codes.items():
+        assert int(codes.abs().max()) == 7, name
+
+
+OWN = """
+import torch
+from quantisp.cfa import CFAPattern
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pattern = CFAPattern.named("bayer")
+        self.conv = torch.nn.Conv2d(1, 3, 3, padding=1)
+        self.norm = torch.nn.BatchNorm2d(3)
+
+    def forward(self, mosaic):
+        return self.norm(self.conv(mosaic))
+"""
+
+
+def test_a_network_of_ones_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_for_tuning.py").write_text(OWN)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory = "own_for_tuning:Own"
+    changes = {"preset": factory, "pattern": None}
+    train_model(**tuning(data, tmp_path / "run", None, **changes))
+    model = load_model(factory, tmp_path / "run" / "model.safetensors")
+    assert isinstance(model, QuantizedModel)
+    assert int(model.network.get_buffer("norm.num_batches_tracked")) > 0
+
+
+def unknown_layer() -> FineTuning:
+    return FineTuning(plan=W3.plan.with_layer("nothing", LayerPlan(weight_bits=4)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "kind", "message"),
+    [
+        ({"init": None}, SettingError, "expected a trained network to fine-tune"),
+        ({"fine_tuning": unknown_layer()}, PlanError, "the plan names 'nothing'"),
+        (
+            {"fine_tuning": FineTuning(plan=Plan.uniform(weight_bits=None))},
+            SettingError,
+            "expected a layer with weight bits",
+        ),
+    ],
+)
+def test_mistakes_leave_nothing_behind(
+    data: Path,
+    begun: Path,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    kind: type[Exception],
+    message: str,
+) -> None:
+    with pytest.raises(kind, match=message):
+        train_model(**tuning(data, tmp_path / "run", begun, **changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_quantized_network_is_no_beginning(data: Path, straight: Path, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"expected a float network as --init, .* is quantized"):
+        train_model(**tuning(data, tmp_path / "run", straight / "model.safetensors"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_another_float_network_does_not_go_on(data: Path, straight: Path, tmp_path: Path) -> None:
+    other = write_float(tmp_path / "other.safetensors", seed=2)
+    with pytest.raises(ModelError, match="give the same settings and --init"):
+        train_model(**tuning(data, straight, other, resume=True))
+
+
+def test_a_form_that_there_is_not() -> None:
+    with pytest.raises(SettingError, match="among lsq, plain, found 'pact': correct --qat"):
+        FineTuning(plan=W3.plan, form="pact")
+
+
+def test_a_damaged_start_is_named(data: Path, begun: Path, straight: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    out.mkdir()
+    content = (straight / "start.safetensors").read_bytes()
+    (out / "start.safetensors").write_bytes(content[:-50])
+    with pytest.raises(ModelError, match=r"start\.safetensors is damaged"):
+        train_model(**tuning(data, out, begun, resume=True))
