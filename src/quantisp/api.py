@@ -6,7 +6,7 @@ import logging
 import math
 import operator
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -28,6 +28,7 @@ from quantisp.evaluation import (
     StudyRequest,
     coverage,
     evaluate_pictures,
+    mixed_settings,
     parse_place,
     plan_of,
     run_study,
@@ -46,8 +47,11 @@ from quantisp.models import (
 from quantisp.quantization import (
     Plan,
     QuantizedModel,
+    check_budget,
+    count_macs,
     fold_batch_norms,
     needs_calibration,
+    network_work,
     quantize,
 )
 from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
@@ -191,6 +195,9 @@ def study(
     weight_bits: Sequence[int] = DEFAULT_BITS,
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
+    budgets: Sequence[str] = (),
+    plans: Mapping[str, Plan] | None = None,
+    weight_formats: Sequence[str] = (),
     calibration: Sources | None = None,
     skip_layers: Sequence[str] = (),
     within_db: float = 0.05,
@@ -214,6 +221,10 @@ def study(
             packaged ones.
         skip_layers: names or globs of layers that stay in float; ``.`` is the network itself.
         granularities: ``tensor``, ``channel`` or both.
+        budgets: such as ``mean-bits=5``, ``kilobytes=1000`` or ``bops=12.5%``: rows with the widths
+            of least error within them, for each method and granularity.
+        plans: more rows, by name.
+        weight_formats: such as ``fp8-e4m3``: rows to compare with.
         within_db: the drop that the recommendation allows.
         out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
             study goes on; None keeps nothing.
@@ -233,6 +244,9 @@ def study(
             weight_bits=weight_bits,
             methods=methods,
             granularities=granularities,
+            budgets=budgets,
+            plans=plans,
+            weight_formats=weight_formats,
             calibration=calibration,
             skip_layers=skip_layers,
             within_db=within_db,
@@ -253,6 +267,9 @@ def study_with_crops(
     weight_bits: Sequence[int] = DEFAULT_BITS,
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
+    budgets: Sequence[str] = (),
+    plans: Mapping[str, Plan] | None = None,
+    weight_formats: Sequence[str] = (),
     calibration: Sources | None = None,
     skip_layers: Sequence[str] = (),
     within_db: float = 0.05,
@@ -281,27 +298,44 @@ def study_with_crops(
     material = find_material(
         found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
     )
-    cut = _calibration(calibration, set(methods), material)
     # What a study asks of the network is found out before anything is written.
     _check(found.model, place, material)
-    folding = fold_batch_norms(found.model, example_input(material))
+    example = example_input(material)
+    folding = fold_batch_norms(found.model, example)
     skipped = skipped_layers(folding.network, skip_layers)
-    plans = [plan_of(setting, skipped) for setting in settings]
-    for plan in {plan.default.granularity: plan for plan in plans}.values():
+    uniform = [plan_of(setting, skipped) for setting in settings]
+    for plan in {plan.default.granularity: plan for plan in uniform}.values():
         plan.resolve(folding.network)
+    mixed = mixed_settings(
+        folding.network,
+        methods=methods,
+        granularities=granularities,
+        budgets=budgets,
+        plans=plans,
+        weight_formats=weight_formats,
+        skip_layers=skipped,
+    )
+    work = network_work(folding.network, count_macs(folding.network, example))
+    for setting, budget in mixed.budgets.items():
+        check_budget(folding.network, plan_of(setting, skipped), work, budget)
+    used = {*methods, *mixed.methods}
+    cut = _calibration(calibration, used, material, needed=mixed.looks_at_inputs)
     request = StudyRequest(
         name=found.name,
         model=folding.network,
         model_sha256=model_sha256(found.model),
         degradation=material.degradation,
         pictures=material.pictures,
-        settings=settings,
+        settings=(*settings, *mixed.settings),
         within_db=within_db,
         crop_places=[parse_place(text, material.pictures) for text in crops],
         calibration=() if cut is None else material.degraded(cut),
         calibration_sha256=() if cut is None else cut.sha256,
         skip_layers=skipped,
-        coverage=coverage(folding, plans),
+        coverage=coverage(folding, [*uniform, *mixed.plans.values()]),
+        plans=mixed.plans,
+        budgets=mixed.budgets,
+        work=work,
     )
     return run_study(request, out, device=place, on_progress=on_progress)
 
@@ -331,15 +365,15 @@ def _settings(
 
 
 def _calibration(
-    sources: Sources | None, methods: set[str], material: Material
+    sources: Sources | None, methods: set[str], material: Material, *, needed: bool = False
 ) -> CalibrationCrops | None:
-    """Crops to calibrate with, if one of the methods needs some.
+    """Crops to calibrate with, if one of the methods needs some, or they are needed anyway.
 
     Raises:
         SettingError: pictures that no method would look at.
         ImageError: unusable pictures, or one that is also measured on.
     """
-    if not any(needs_calibration(method) for method in methods):
+    if not needed and not any(needs_calibration(method) for method in methods):
         if sources is not None:
             raise SettingError(
                 f"expected no calibration, for the methods ({', '.join(sorted(methods))}) do not "

@@ -19,6 +19,7 @@ __all__ = [
     "ImageQuality",
     "LayerResult",
     "Recommendation",
+    "RowGranularity",
     "Setting",
     "StudyResult",
     "StudyRow",
@@ -26,6 +27,7 @@ __all__ = [
 
 SCHEMA = 1
 Granularity = Literal["tensor", "channel"]
+RowGranularity = Literal["tensor", "channel", "block", "none"]
 
 
 @dataclass(frozen=True, kw_only=True, order=True)
@@ -33,19 +35,45 @@ class Setting:
     """One way to quantize a whole network.
 
     Args:
-        method: of rounding, such as ``rtn``.
-        granularity: of the scales: ``tensor`` or ``channel``.
-        weight_bits: 2 to 16.
+        method: of rounding, such as ``rtn``; of most weights, where a plan names several.
+        granularity: of the scales: ``tensor`` or ``channel``, of most weights where a plan names
+            both; ``block`` and ``none`` for weight formats.
+        weight_bits: 2 to 16; None where a plan or a weight format says it.
         activation_bits: None is float.
+        plan: the name of a plan, or the budget that one is chosen for, such as ``mean-bits=4``.
+        weight_format: such as ``fp8-e4m3``.
     """
 
     method: str
-    granularity: Granularity
-    weight_bits: int
+    granularity: RowGranularity
+    weight_bits: int | None
     activation_bits: int | None = None
+    plan: str | None = None
+    weight_format: str | None = None
 
     @property
-    def series(self) -> tuple[str, Granularity, int | None]:
+    def is_uniform(self) -> bool:
+        """Whether every layer has the same integers."""
+        return self.plan is None and self.weight_format is None
+
+    @property
+    def label(self) -> str:
+        """What is special about it, in short: ``5 bits``, ``mean-bits=4`` or ``float16``."""
+        return self.plan or self.weight_format or f"{self.weight_bits} bits"
+
+    @property
+    def width(self) -> int:
+        """The weight bits of a uniform setting.
+
+        Raises:
+            ValueError: it is not uniform.
+        """
+        if self.weight_bits is None:
+            raise ValueError(f"expected a uniform setting, found {self.label}")
+        return self.weight_bits
+
+    @property
+    def series(self) -> tuple[str, RowGranularity, int | None]:
         """What stays the same along a curve over ``weight_bits``."""
         return self.method, self.granularity, self.activation_bits
 
@@ -92,12 +120,17 @@ class EvaluationResult:
 
 @dataclass(frozen=True, kw_only=True)
 class FloatResult:
-    """The float network's quality: means, and each picture's PSNR in dB."""
+    """The float network's quality: means, and each picture's PSNR in dB.
+
+    ``weight_bytes`` and ``bops_per_px`` are its cost, as in :class:`StudyRow`.
+    """
 
     psnr_db: float
     psnr_crop10_db: float
     ssim: float
     images: Mapping[str, float]
+    weight_bytes: int | None = None
+    bops_per_px: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,12 +148,22 @@ class StudyRow:
         psnr_crop10_db: as ``psnr_db``, without a border of 10 px.
         ssim: mean structural similarity.
         images: each picture's PSNR in dB.
+        plan, weight_format: the rest of the setting; None in a uniform row.
+        mean_weight_bits: over all weights, without scales for tensors and channels; weights in
+            float are 32 bits.
+        weight_bytes: packed codes and their scales, without biases.
+        bops_per_px: weight bits times activation bits, for every multiply-accumulate of an output
+            pixel; float is 32 bits.
+        mac_energy_pj, mac_area_um2: an estimate of one multiply-accumulate in 45 nm
+            (:mod:`quantisp.hardware`): the mean energy, and the area of a unit that is wide enough
+            for every layer. These five are None where nobody counted multiplications.
+        layer_bits: the width of each layer where a plan says it (None is float); else None.
     """
 
-    weight_bits: int
+    weight_bits: int | None
     activation_bits: int | None
     method: str
-    granularity: Granularity
+    granularity: RowGranularity
     psnr_db: float
     drop_db: float
     psnr_to_float_db: float | None
@@ -129,6 +172,14 @@ class StudyRow:
     psnr_crop10_db: float
     ssim: float
     images: Mapping[str, float]
+    plan: str | None = None
+    weight_format: str | None = None
+    mean_weight_bits: float | None = None
+    weight_bytes: int | None = None
+    bops_per_px: float | None = None
+    mac_energy_pj: float | None = None
+    mac_area_um2: float | None = None
+    layer_bits: Mapping[str, int | None] | None = None
 
     @property
     def setting(self) -> Setting:
@@ -138,7 +189,14 @@ class StudyRow:
             granularity=self.granularity,
             weight_bits=self.weight_bits,
             activation_bits=self.activation_bits,
+            plan=self.plan,
+            weight_format=self.weight_format,
         )
+
+    @property
+    def width(self) -> int:
+        """The weight bits of a uniform row; no other row has one."""
+        return self.setting.width
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,7 +208,7 @@ class Recommendation:
 
     within_db: float
     method: str
-    granularity: Granularity
+    granularity: RowGranularity
     activation_bits: int | None
     weight_bits: int | None
 
@@ -202,6 +260,11 @@ class StudyResult:
     schema: int = field(default=SCHEMA)
 
     @property
+    def uniform_rows(self) -> tuple[StudyRow, ...]:
+        """Those with the same integers in every layer."""
+        return tuple(row for row in self.rows if row.setting.is_uniform)
+
+    @property
     def is_kodak(self) -> bool:
         """Whether mosaics of the 24 Kodak pictures, recognised by content, were restored."""
         return self.protocol.get("image_set") == "kodak" and self.cfa is not None
@@ -238,8 +301,9 @@ class StudyResult:
         )
 
     def to_csv(self) -> str:
-        """``study.csv``: the rows without their pictures; an empty field is float or no value."""
-        columns = [name for name in StudyRow.__dataclass_fields__ if name != "images"]
+        """``study.csv``: without pictures and layers; an empty field is float or no value."""
+        left_out = ("images", "layer_bits")
+        columns = [name for name in StudyRow.__dataclass_fields__ if name not in left_out]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -26,6 +27,7 @@ __all__ = [
     "parse_list",
     "parse_widths",
     "read_plan",
+    "read_plans",
 ]
 
 WIDEST = 16
@@ -128,6 +130,18 @@ def read_plan(path: Path) -> Plan:
             f"expected a plan as JSON at {path}, cannot read it ({error}): correct --plan"
         ) from error
     return Plan.from_json(text)
+
+
+def read_plans(paths: Sequence[Path]) -> dict[str, Plan]:
+    """Several, by their files' names without the ending.
+
+    Raises:
+        PlanError: as of :func:`read_plan`, or two files of one name.
+    """
+    plans = {path.stem: read_plan(path) for path in paths}
+    if len(plans) < len(paths):
+        raise PlanError("expected plan files of different names, found one twice: rename one")
+    return plans
 
 
 def _bad_widths(text: str) -> SettingError:

@@ -27,6 +27,7 @@ from quantisp.cli.options import (
     WeightsOption,
     parse_list,
     parse_widths,
+    read_plans,
 )
 from quantisp.cli.progress import ProgressDisplay, console
 from quantisp.files import write_atomically
@@ -53,6 +54,28 @@ def study_command(
     granularity: Annotated[
         str, typer.Option(help="Scales per 'tensor', per 'channel', or both.")
     ] = "tensor,channel",
+    budget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Also the best widths per layer within it: mean-bits=5, bytes=1000000, "
+            "kilobytes=1000, bops=2e7 or bops=12.5% (of float's); repeatable.",
+            show_default="none",
+        ),
+    ] = None,
+    plan: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="Also this plan (JSON, formats per layer); repeatable.", show_default="none"
+        ),
+    ] = None,
+    weight_format: Annotated[
+        str,
+        typer.Option(
+            help="Also weights in float16, bfloat16, fp8-e4m3, mxfp6-e2m3, ...: "
+            "formats of docs/mixed-precision.md, separated by commas.",
+            show_default="none",
+        ),
+    ] = "",
     calibration: CalibrationOption = None,
     skip_layers: Annotated[
         str,
@@ -84,7 +107,14 @@ def study_command(
     Example: quantisp study --images photos/ --weight-bits 4-10 --out results
     """
     from quantisp.api import study_with_crops
-    from quantisp.reports import coverage_lines, recommendation_lines, study_table, write_report
+    from quantisp.reports import (
+        cost_screen_table,
+        coverage_lines,
+        has_other_rows,
+        recommendation_lines,
+        study_table,
+        write_report,
+    )
 
     began, start = datetime.now(UTC), time.monotonic()
     with ProgressDisplay() as display:
@@ -102,6 +132,9 @@ def study_command(
             weight_bits=parse_widths(weight_bits),
             methods=parse_list(method),
             granularities=parse_list(granularity),
+            budgets=budget or (),
+            plans=read_plans(plan or ()),
+            weight_formats=parse_list(weight_format),
             calibration=calibration or None,
             skip_layers=parse_list(skip_layers),
             within_db=within,
@@ -122,6 +155,8 @@ def study_command(
         return
     screen = console()
     screen.print(study_table(outcome.result, columns=screen.width))
+    if has_other_rows(outcome.result):
+        screen.print(cost_screen_table(outcome.result))
     for line in [*recommendation_lines(outcome.result), *coverage_lines(outcome.result)]:
         screen.print(line)
     screen.print(f"Report: {out / 'report.html'}", soft_wrap=True)

@@ -12,21 +12,23 @@ from quantisp.evaluation.degradation import (
 )
 from quantisp.evaluation.evaluate import evaluate_pictures
 from quantisp.evaluation.measure import Measurement, measure
+from quantisp.evaluation.mixed import MixedSettings, mixed_settings
 from quantisp.evaluation.pictures import StudyPicture, survey, survey_pairs
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.study import (
     StudyOutcome,
     StudyProgress,
     StudyRequest,
-    plan_of,
     run_study,
 )
+from quantisp.evaluation.treatments import plan_of
 
 __all__ = [
     "CropPlace",
     "Degradation",
     "JobStore",
     "Measurement",
+    "MixedSettings",
     "StudyOutcome",
     "StudyPicture",
     "StudyProgress",
@@ -36,6 +38,7 @@ __all__ = [
     "evaluate_pictures",
     "job_key",
     "measure",
+    "mixed_settings",
     "mosaicked",
     "noisy",
     "paired",

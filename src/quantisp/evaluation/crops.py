@@ -102,9 +102,9 @@ def _telling_width(references: Outcomes, outcomes: Sequence[tuple[Setting, Outco
     first = outcomes[0][0]
     group = sorted(
         (
-            (setting.weight_bits, measured)
+            (setting.width, measured)
             for setting, measured in outcomes
-            if setting.series == first.series
+            if setting.is_uniform and setting.series == first.series
         ),
         key=lambda member: member[0],
         reverse=True,

@@ -30,7 +30,8 @@ def job_key(*, model_sha256: str, image_sha256: str, plan: str, protocol: Mappin
 class JobStore:
     """The jobs of one study that are done, in ``jobs.jsonl`` of its folder.
 
-    The first line says which study it is; every other line is one job. A line is written whole
+    The first line says which study it is; every other line is one job, or a note: numbers that
+    settings are made from. A line is written whole
     and flushed to disk; what a kill left of the last one is cut off when the store is opened.
 
     Args:
@@ -45,6 +46,7 @@ class JobStore:
     def __init__(self, folder: Path, study: Mapping[str, Any]) -> None:
         self._path = folder / STORE_NAME
         self._jobs: dict[str, Measurement] = {}
+        self._notes: dict[str, dict[str, float]] = {}
         header = json.dumps({"study": dict(study)}, sort_keys=True)
         self.check(folder, study)
         try:
@@ -105,6 +107,19 @@ class JobStore:
         self._append(json.dumps({"job": key, **outcome.to_dict()}, sort_keys=True))
         self._jobs[key] = outcome
 
+    def note(self, key: str) -> dict[str, float] | None:
+        """Numbers that were kept under this key."""
+        return self._notes.get(key)
+
+    def put_note(self, key: str, content: Mapping[str, float]) -> None:
+        """Keep numbers that are no measurement of a picture, such as a layer's sensitivity.
+
+        Raises:
+            OutputError: there is no space; what was kept before stays as it is.
+        """
+        self._append(json.dumps({"note": key, "content": dict(content)}, sort_keys=True))
+        self._notes[key] = dict(content)
+
     def close(self) -> None:
         """Give the folder free."""
         self._file.close()
@@ -136,9 +151,8 @@ class JobStore:
                 break
             if number > 0:
                 try:
-                    stored = json.loads(line)
-                    self._jobs[stored["job"]] = Measurement.from_dict(stored)
-                except (ValueError, KeyError, TypeError) as error:
+                    self._take(json.loads(line))
+                except (ValueError, KeyError, TypeError, AttributeError) as error:
                     raise OutputError(
                         f"expected a finished job in line {number + 1} of {self._path}, it is "
                         "damaged: remove the folder, or choose another --out"
@@ -146,6 +160,13 @@ class JobStore:
             whole += len(line)
         self._file.seek(whole)
         self._file.truncate()
+
+    def _take(self, stored: Mapping[str, Any]) -> None:
+        if "note" in stored:
+            content = stored["content"].items()
+            self._notes[stored["note"]] = {str(name): float(value) for name, value in content}
+        else:
+            self._jobs[stored["job"]] = Measurement.from_dict(stored)
 
     def _append(self, line: str) -> None:
         end = self._file.seek(0, os.SEEK_END)

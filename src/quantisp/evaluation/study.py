@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
@@ -22,16 +22,16 @@ from quantisp.evaluation.protocol import MEASUREMENT
 from quantisp.evaluation.restoration import restored_sample
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
+from quantisp.evaluation.treatments import Treatments, looks_at_inputs, plan_of
 from quantisp.files import write_atomically
 from quantisp.inference import prepare
-from quantisp.quantization import LayerPlan, Plan, needs_calibration, quantize
+from quantisp.quantization import Budget, NetworkWork, Plan, cast_network, plan_cost, quantize
 from quantisp.records import Crop, LayerResult, Setting, StudyResult
 
 __all__ = [
     "StudyOutcome",
     "StudyProgress",
     "StudyRequest",
-    "plan_of",
     "run_study",
 ]
 
@@ -39,6 +39,7 @@ log = logging.getLogger(__name__)
 
 # What it takes to round a network by its inputs, in restored pixels: for the progress alone.
 ROUNDING_PX = 20_000_000
+SENSITIVITY_PX = 60_000_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,9 @@ class StudyRequest:
         calibration_sha256: the digest of each picture that they were cut from.
         skip_layers: the names of layers that stay in float.
         coverage: what became of each module with parameters.
+        plans: of the settings that name one.
+        budgets: of the settings whose plan the study is to choose.
+        work: of the network, from which costs follow; None leaves them out.
     """
 
     name: str
@@ -77,13 +81,17 @@ class StudyRequest:
         """The plan that a setting stands for in this study."""
         return plan_of(setting, self.skip_layers)
 
+    plans: Mapping[Setting, Plan] = field(default_factory=dict[Setting, Plan])
+    budgets: Mapping[Setting, Budget] = field(default_factory=dict[Setting, Budget])
+    work: NetworkWork | None = None
+
     def identity(self, device: torch.device) -> dict[str, object]:
         """What tells this study from another one in the same folder."""
         return {
             "model": self.model_sha256,
             "degradation": dict(self.degradation.identity()),
             "pictures": [picture.content_sha256 for picture in self.pictures],
-            "settings": [str(self.plan_of(setting).to_json()) for setting in self.settings],
+            "settings": [self._describe(setting) for setting in self.settings],
             "protocol": dict(MEASUREMENT),
             "tolerance": self.within_db,
             "calibration": list(self.calibration_sha256),
@@ -91,6 +99,15 @@ class StudyRequest:
             "device": device.type,
             "torch version": torch.__version__,
         }
+
+    def _describe(self, setting: Setting) -> object:
+        if setting.weight_format is not None:
+            return {"weight_format": setting.weight_format, "float": list(self.skip_layers)}
+        if setting in self.budgets:
+            return {"budget": str(self.budgets[setting]), "plan": self.plan_of(setting).to_json()}
+        if setting in self.plans:
+            return {"name": setting.plan, "plan": self.plans[setting].to_json()}
+        return self.plan_of(setting).to_json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -115,19 +132,6 @@ class StudyOutcome:
     kept_jobs: int
 
 
-def plan_of(setting: Setting, skip_layers: Sequence[str] = ()) -> Plan:
-    """The plan that a setting stands for, with some layers in float."""
-    plan = Plan.uniform(
-        weight_bits=setting.weight_bits,
-        activation_bits=setting.activation_bits,
-        method=setting.method,
-        granularity=setting.granularity,
-    )
-    for name in skip_layers:
-        plan = plan.with_layer(name, LayerPlan(weight_bits=None))
-    return plan
-
-
 def run_study(
     request: StudyRequest,
     folder: Path,
@@ -149,9 +153,22 @@ def run_study(
         OutputError: ``folder`` cannot be used, or is full.
     """
     with JobStore(folder, request.identity(device)) as store:
-        run = _Run(request, store, FloatOutputs(folder), device, on_progress)
+        treatments = Treatments(
+            model=request.model,
+            model_sha256=request.model_sha256,
+            plans=request.plans,
+            budgets=request.budgets,
+            skip_layers=request.skip_layers,
+            work=request.work,
+            calibration=request.calibration,
+            calibration_sha256=request.calibration_sha256,
+            store=store,
+            folder=folder,
+        )
+        run = _Run(request, store, treatments, FloatOutputs(folder), device, on_progress)
         references = run.float_jobs()
         outcomes = [(setting, run.setting_jobs(setting)) for setting in request.settings]
+        floats = Plan.uniform(weight_bits=None).resolve(request.model)
         result = summarise(
             request.name,
             request.model_sha256,
@@ -167,6 +184,9 @@ def run_study(
             outcomes,
             within_db=request.within_db,
             coverage=request.coverage,
+            costs={setting: treatments.cost(setting) for setting in request.settings},
+            layer_bits={setting: treatments.layer_bits(setting) for setting in request.settings},
+            float_cost=request.work and plan_cost(request.work, floats),
         )
         write_atomically(folder / "study.csv", result.to_csv().encode())
         write_atomically(folder / "study.json", result.to_json().encode())
@@ -183,12 +203,14 @@ class _Run:
         self,
         request: StudyRequest,
         store: JobStore,
+        treatments: Treatments,
         floats: FloatOutputs,
         device: torch.device,
         on_progress: Callable[[StudyProgress], None] | None,
     ) -> None:
         self.request = request
         self.store = store
+        self.treatments = treatments
         self.floats = floats
         self.device = device
         self.on_progress = on_progress
@@ -196,21 +218,29 @@ class _Run:
         # By plan, as long as crops may ask for them: what looks at inputs takes minutes to round.
         self.rounded: dict[Plan, nn.Module] = {}
         series = request.settings[0].series
-        self.group = {request.plan_of(s): s for s in request.settings if s.series == series}
+        self.group = {
+            request.plan_of(s): s for s in request.settings if s.is_uniform and s.series == series
+        }
         self.measured = self.kept = 0
         self.done_px = 0
         self.total_px = sum(p.pixels for p in self._missing("float")) + sum(
-            self._work_px(request.plan_of(setting)) for setting in request.settings
+            self._work_px(setting) for setting in request.settings
         )
 
     def float_jobs(self) -> dict[str, Measurement]:
         return {p.name: self._job(p, "float", self.network) for p in self.request.pictures}
 
     def setting_jobs(self, setting: Setting) -> dict[str, Measurement]:
-        plan = self.request.plan_of(setting)
-        key = plan.to_json()
+        if self.treatments.is_open(setting):
+            self._choose(setting)
+        key = self.treatments.key(setting)
+        network = self.network
         # Rounding methods may take long: only a setting with work left is rounded.
-        network = self._quantized(plan, shown=True) if self._missing(key) else self.network
+        if self._missing(key) and setting.weight_format is not None:
+            cast = cast_network(self.request.model, setting.weight_format, self.request.skip_layers)
+            network = prepare(cast, self.device)
+        elif self._missing(key):
+            network = self._quantized(self.treatments.plan(setting), shown=setting.label)
         return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
 
     def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
@@ -219,39 +249,61 @@ class _Run:
             self.request.degradation,
             {picture.name: picture for picture in self.request.pictures},
             places,
-            {s.weight_bits: partial(self._quantized, plan) for plan, s in self.group.items()},
+            {s.width: partial(self._quantized, plan) for plan, s in self.group.items()},
         )
 
     def _missing(self, plan: str) -> list[StudyPicture]:
         """The pictures whose job under a plan is not done yet."""
         return [p for p in self.request.pictures if self.store.get(self._key(p, plan)) is None]
 
-    def _work_px(self, plan: Plan) -> int:
-        missing = self._missing(plan.to_json())
-        rounding = ROUNDING_PX if missing and needs_calibration(plan.default.method) else 0
+    def _work_px(self, setting: Setting) -> int:
+        pictures_px = sum(picture.pixels for picture in self.request.pictures)
+        if self.treatments.is_open(setting):
+            return SENSITIVITY_PX + ROUNDING_PX + pictures_px
+        missing = self._missing(self.treatments.key(setting))
+        calibrated = setting.weight_format is None and looks_at_inputs(
+            self.treatments.plan(setting)
+        )
+        rounding = ROUNDING_PX if missing and calibrated else 0
         return rounding + sum(picture.pixels for picture in missing)
 
-    def _quantized(self, plan: Plan, *, shown: bool = False) -> nn.Module:
+    def _choose(self, setting: Setting) -> None:
+        """The plan for a budget, and what is left to do when it is known."""
+        last = 0
+
+        def show(count: int, total: int) -> None:
+            nonlocal last
+            self.done_px += SENSITIVITY_PX * count // total - last
+            last = SENSITIVITY_PX * count // total
+            self._show(f"{setting.label}, sensitivity of layer {count} of {total}")
+
+        self.treatments.choose(setting, show)
+        left = self.request.settings[self.request.settings.index(setting) :]
+        self.total_px = self.done_px + sum(self._work_px(s) for s in left)
+
+    def _quantized(self, plan: Plan, *, shown: str = "") -> nn.Module:
         if plan in self.rounded:
             return self.rounded[plan]
-        calibrated = needs_calibration(plan.default.method)
+        calibrated = looks_at_inputs(plan)
         quantized = quantize(
             self.request.model,
             plan,
             self.request.calibration if calibrated else None,
-            on_layer=partial(self._rounding, plan) if calibrated and shown else None,
+            on_layer=partial(self._rounding, shown) if calibrated and shown else None,
         )
         for line in quantized.decisions:
-            log.info("%s bits: %s", plan.default.weight_bits, line)
+            log.info("%s: %s", shown, line)
         network = prepare(quantized, self.device)
         if calibrated and plan in self.group:
             self.rounded[plan] = network
         return network
 
-    def _rounding(self, plan: Plan, count: int, total: int) -> None:
+    def _rounding(self, label: str, count: int, total: int) -> None:
         self.done_px += ROUNDING_PX * count // total - ROUNDING_PX * (count - 1) // total
+        self._show(f"{label}, rounding layer {count} of {total}")
+
+    def _show(self, doing: str) -> None:
         if self.on_progress is not None:
-            doing = f"{plan.default.weight_bits} bits, rounding layer {count} of {total}"
             self.on_progress(
                 StudyProgress(done_px=self.done_px, total_px=self.total_px, doing=doing)
             )
@@ -280,17 +332,8 @@ class _Run:
         self.store.put(key, outcome)
         self.measured += 1
         self.done_px += picture.pixels
-        if self.on_progress is not None:
-            width = (
-                "float"
-                if setting is None
-                else f"{setting.weight_bits} bits per {setting.granularity}"
-            )
-            self.on_progress(
-                StudyProgress(
-                    done_px=self.done_px, total_px=self.total_px, doing=f"{width}, {picture.name}"
-                )
-            )
+        width = "float" if setting is None else f"{setting.label} per {setting.granularity}"
+        self._show(f"{width}, {picture.name}")
         return outcome
 
     def _measured(

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from quantisp.evaluation.measure import Measurement
 from quantisp.metrics import psnr_db
+from quantisp.quantization import PlanCost
 from quantisp.records import (
     FloatResult,
-    Granularity,
     LayerResult,
     Recommendation,
+    RowGranularity,
     Setting,
     StudyResult,
     StudyRow,
@@ -36,6 +38,9 @@ def summarise(
     *,
     within_db: float,
     coverage: tuple[LayerResult, ...] = (),
+    costs: Mapping[Setting, PlanCost | None] | None = None,
+    layer_bits: Mapping[Setting, Mapping[str, int | None] | None] | None = None,
+    float_cost: PlanCost | None = None,
 ) -> StudyResult:
     """Put the table together.
 
@@ -45,8 +50,16 @@ def summarise(
         outcomes: each setting's measurements of the same pictures.
         within_db: the drop that the recommendation allows.
         coverage: as in the result.
+        costs, layer_bits: of each setting; what is missing is left out.
+        float_cost: of the float network.
     """
-    rows = tuple(_row(setting, references, measured) for setting, measured in outcomes)
+    rows = tuple(
+        replace(
+            _costed(_row(setting, references, measured), (costs or {}).get(setting)),
+            layer_bits=(layer_bits or {}).get(setting),
+        )
+        for setting, measured in outcomes
+    )
     return StudyResult(
         model=model,
         model_sha256=model_sha256,
@@ -57,6 +70,8 @@ def summarise(
             psnr_crop10_db=_mean([m.psnr_crop10_db for m in references.values()]),
             ssim=_mean([m.ssim for m in references.values()]),
             images=_psnr_by_image(references),
+            weight_bytes=None if float_cost is None else float_cost.weight_bytes,
+            bops_per_px=None if float_cost is None else round(float_cost.bops_per_px, DIGITS),
         ),
         rows=rows,
         recommendation=recommend(rows, within_db),
@@ -66,16 +81,17 @@ def summarise(
 
 def recommend(rows: Sequence[StudyRow], within_db: float) -> tuple[Recommendation, ...]:
     """For each way of rounding, the fewest bits whose drop, and every wider one's, is allowed."""
-    groups: dict[tuple[str, Granularity, int | None], list[StudyRow]] = {}
+    groups: dict[tuple[str, RowGranularity, int | None], list[StudyRow]] = {}
     for row in rows:
-        groups.setdefault(row.setting.series, []).append(row)
+        if row.setting.is_uniform:
+            groups.setdefault(row.setting.series, []).append(row)
     found: list[Recommendation] = []
     for (method, granularity, activation_bits), members in groups.items():
         fewest: int | None = None
-        for row in sorted(members, key=lambda r: r.weight_bits, reverse=True):
+        for row in sorted(members, key=lambda r: r.width, reverse=True):
             if row.drop_db > within_db:
                 break
-            fewest = row.weight_bits
+            fewest = row.width
         found.append(
             Recommendation(
                 within_db=within_db,
@@ -105,6 +121,21 @@ def _row(setting: Setting, references: Outcomes, measured: Outcomes) -> StudyRow
         psnr_crop10_db=_mean([m.psnr_crop10_db for m in measured.values()]),
         ssim=_mean([m.ssim for m in measured.values()]),
         images=_psnr_by_image(measured),
+        plan=setting.plan,
+        weight_format=setting.weight_format,
+    )
+
+
+def _costed(row: StudyRow, cost: PlanCost | None) -> StudyRow:
+    if cost is None:
+        return row
+    return replace(
+        row,
+        mean_weight_bits=round(cost.mean_bits, DIGITS),
+        weight_bytes=cost.weight_bytes,
+        bops_per_px=round(cost.bops_per_px, DIGITS),
+        mac_energy_pj=round(cost.mac_energy_pj, DIGITS),
+        mac_area_um2=round(cost.mac_area_um2, DIGITS),
     )
 
 

@@ -13,7 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from quantisp.inference.interface import Interface
 
-__all__ = ["LayerCost", "NetworkCost", "network_cost"]
+__all__ = ["PROBE_PX", "LayerCost", "NetworkCost", "network_cost"]
 
 # A multiple of every fold, so that nothing is padded; a power of two times three and five.
 PROBE_PX = 240

@@ -11,7 +11,15 @@ from quantisp.quantization.affine import (
     quantize_tensor,
     weight_scale,
 )
+from quantisp.quantization.allocation import Budget, allocate, check_budget
 from quantisp.quantization.batch_norm import BATCH_NORMS, FoldedNetwork, fold_batch_norms
+from quantisp.quantization.cost import NetworkWork, PlanCost, count_macs, network_work, plan_cost
+from quantisp.quantization.float_formats import (
+    WEIGHT_FORMATS,
+    cast_network,
+    find_format,
+    format_cost,
+)
 from quantisp.quantization.formats import MAX_BITS, MIN_BITS, IntFormat
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import (
@@ -28,6 +36,13 @@ from quantisp.quantization.network import NetworkMethod, NetworkTask, RoundedNet
 from quantisp.quantization.packing import pack_quantized, unpack_quantized
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.rounding import Rounding, round_scalar, round_tensor
+from quantisp.quantization.sensitivity import (
+    SENSITIVITY_BITS,
+    STAND_IN,
+    Sensitivity,
+    measure_sensitivity,
+    shared_layers,
+)
 from quantisp.quantization.statistics import LayerStatistics
 from quantisp.quantization.trainable import FINE_TUNING, TrainableModel
 
@@ -39,6 +54,10 @@ __all__ = [
     "METHODS",
     "MIN_BITS",
     "NETWORK",
+    "SENSITIVITY_BITS",
+    "STAND_IN",
+    "WEIGHT_FORMATS",
+    "Budget",
     "CalibratedMethod",
     "FoldedNetwork",
     "IntFormat",
@@ -49,22 +68,35 @@ __all__ = [
     "LayerStatistics",
     "NetworkMethod",
     "NetworkTask",
+    "NetworkWork",
     "Plan",
+    "PlanCost",
     "QuantizedModel",
     "QuantizedWeight",
     "RoundedNetwork",
     "Rounding",
+    "Sensitivity",
     "TrainableModel",
+    "allocate",
+    "cast_network",
+    "check_budget",
+    "count_macs",
     "dequantize_tensor",
+    "find_format",
     "find_layers",
     "fold_batch_norms",
+    "format_cost",
+    "measure_sensitivity",
     "method_names",
     "needs_calibration",
+    "network_work",
     "pack_quantized",
+    "plan_cost",
     "quantize",
     "quantize_tensor",
     "round_scalar",
     "round_tensor",
+    "shared_layers",
     "unpack_quantized",
     "weight_scale",
 ]

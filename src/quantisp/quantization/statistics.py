@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -16,12 +17,13 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quantisp.errors import ModelError, RunError
-from quantisp.quantization.watching import watch
+from quantisp.quantization.watching import beside, watch
 
 __all__ = [
     "LayerStatistics",
     "as_matrix",
     "count_calls",
+    "float_statistics",
     "from_matrix",
     "layer_statistics",
     "output_means",
@@ -119,6 +121,57 @@ def layer_statistics(
             "calibration inputs, or plan wider formats for the layers before it"
         )
     return LayerStatistics(gram=gram, cross=cross, mean=mean, float_mean=float_mean, count=count)
+
+
+@torch.no_grad()
+def float_statistics(
+    network: nn.Module, names: Sequence[str], calibration: Sequence[Tensor]
+) -> dict[str, LayerStatistics]:
+    """The statistics of many layers of one network, each as if it alone were quantized.
+
+    The network runs once for each input, so that it costs far less than the layers one by one.
+
+    Args:
+        network: the float network.
+        names: of layers that it uses.
+        calibration: network inputs.
+
+    Raises:
+        RunError: a layer's inputs are not finite.
+    """
+    totals: dict[str, tuple[Tensor, Tensor, int]] = {}
+
+    def add(
+        name: str, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]
+    ) -> None:
+        (value,) = (*given, *named.values())
+        x = _unfolded(layer, value.detach().float())
+        gram, mean = (x @ x.mT).double(), x.sum(2).double()
+        if name in totals:
+            before = totals[name]
+            totals[name] = (before[0] + gram, before[1] + mean, before[2] + x.shape[2])
+        else:
+            totals[name] = (gram, mean, x.shape[2])
+
+    hooks = [
+        network.get_submodule(name).register_forward_pre_hook(partial(add, name), with_kwargs=True)
+        for name in names
+    ]
+    try:
+        for batch in calibration:
+            network(beside(network, batch))
+    finally:
+        for hook in hooks:
+            hook.remove()
+    found: dict[str, LayerStatistics] = {}
+    for name, (gram_sum, sums, count) in totals.items():
+        gram, mean = (value.cpu() / count for value in (gram_sum, sums))
+        if not bool(torch.isfinite(gram).all()):
+            raise RunError(f"expected finite inputs of layer {name!r}: check the network")
+        found[name] = LayerStatistics(
+            gram=gram, cross=gram, mean=mean, float_mean=mean, count=count
+        )
+    return found
 
 
 def count_calls(network: nn.Module, batch: Tensor, names: Sequence[str]) -> dict[str, int]:

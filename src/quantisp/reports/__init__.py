@@ -1,5 +1,6 @@
 """Tables, figures and pages: records in, files out."""
 
+from quantisp.reports.costs import cost_screen_table, has_other_rows
 from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.crops import crop_figure
 from quantisp.reports.figures import psnr_figure
@@ -13,9 +14,11 @@ from quantisp.reports.tables import (
 from quantisp.reports.writer import write_report
 
 __all__ = [
+    "cost_screen_table",
     "coverage_lines",
     "crop_figure",
     "evaluation_table",
+    "has_other_rows",
     "psnr_figure",
     "recommendation_lines",
     "report_page",

@@ -87,7 +87,7 @@ def _series_curve(series: Series, index: int) -> _Curve:
     within_db = None if series.recommendation is None else series.recommendation.within_db
     return _Curve(
         label=_label(series.label, series.chosen_bits, within_db),
-        bits=tuple(row.weight_bits for row in series.rows),
+        bits=tuple(row.width for row in series.rows),
         psnr_db=tuple(row.psnr_db for row in series.rows),
         drop_db=tuple(row.drop_db for row in series.rows),
         chosen_bits=series.chosen_bits,

@@ -9,10 +9,13 @@ from typing import cast
 
 from quantisp.records import Crop, StudyResult
 from quantisp.reports import paper
+from quantisp.reports.cost_figure import cost_figure
+from quantisp.reports.costs import COST_NOTE, MAC_HEADINGS, cost_table, knee, mac_rows
 from quantisp.reports.coverage import COVERAGE_HEADINGS, coverage_lines, coverage_rows
 from quantisp.reports.crops import ERROR_LIMIT, crop_figure, enlargement
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.page_style import CSS
+from quantisp.reports.page_table import plain_table
 from quantisp.reports.series import (
     COLUMN_NOTE,
     Grid,
@@ -41,6 +44,7 @@ def report_page(result: StudyResult, crops: Sequence[Crop], run: Mapping[str, st
         *_answer(result),
         _psnr_figure(result),
         _section("Every width", _study_table(result)),
+        _section("Quality against cost", *_costs(result)) if cost_table(result) else "",
         _section("What it looks like", *_crop_figures(result, crops)) if crops else "",
         _section("Each picture", *(_image_table(result, one) for one in study_series(result))),
         _section("What was quantized", *_coverage(result)) if result.coverage else "",
@@ -90,10 +94,10 @@ def _verdict(series: Series, *, stress: bool) -> str:
     within = f"{recommendation.within_db:g} dB"
     label = escape(series.label)
     if recommendation.weight_bits is None:
-        most = series.rows[-1].weight_bits
+        most = series.rows[-1].width
         return f"With {label}, even {most} bits are not within {within} of float."
     bits = recommendation.weight_bits
-    limit = " (fewer were not studied)" if bits == series.rows[0].weight_bits else ""
+    limit = " (fewer were not studied)" if bits == series.rows[0].width else ""
     if stress:
         return (
             f"<strong>{bits} weight bits</strong>{limit} are enough to stay within {within} of "
@@ -116,6 +120,29 @@ def _psnr_figure(result: StudyResult) -> str:
         f"numbers. {'; '.join(recommendation_lines(result))}"
     )
     return _figure("image/svg+xml", psnr_figure(result, "svg"), alt, caption)
+
+
+def _costs(result: StudyResult) -> Iterable[str]:
+    table, figure, best = cost_table(result), cost_figure(result, "svg"), knee(result)
+    if table is None or figure is None:
+        return
+    if best is not None:
+        yield (
+            f"<p>The knee of PSNR against bit operations is at <strong>"
+            f"{escape(best.setting.label)}</strong>: {_number(decimals(best.drop_db))} dB below "
+            "float.</p>"
+        )
+    caption = (
+        "Left, PSNR against bit operations for an output pixel; right, against the size of the "
+        "weights, both on logarithmic axes."
+    )
+    yield _figure("image/svg+xml", figure, "Two charts; the table below has the numbers.", caption)
+    yield plain_table(table.headings, table.rows, f"{COST_NOTE}.", chosen=table.knee)
+    note = (
+        "Estimates for 45 nm between and beyond the points that Horowitz published (ISSCC 2014): "
+        "8-bit and 32-bit integers, float16 and float32; sums of 576 products."
+    )
+    yield plain_table(MAC_HEADINGS, mac_rows(), note)
 
 
 def _crop_figures(result: StudyResult, crops: Sequence[Crop]) -> Iterable[str]:

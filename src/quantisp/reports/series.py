@@ -86,7 +86,7 @@ class Grid:
 def study_series(result: StudyResult) -> tuple[Series, ...]:
     """The series of a study, in the order in which they first appear."""
     rows: dict[tuple[str, str, int | None], list[StudyRow]] = {}
-    for row in result.rows:
+    for row in result.uniform_rows:
         rows.setdefault(row.setting.series, []).append(row)
     chosen = {(r.method, r.granularity, r.activation_bits): r for r in result.recommendation}
     return tuple(
@@ -94,7 +94,7 @@ def study_series(result: StudyResult) -> tuple[Series, ...]:
             method=key[0],
             granularity=key[1],
             activation_bits=key[2],
-            rows=tuple(sorted(group, key=lambda row: row.weight_bits)),
+            rows=tuple(sorted(group, key=lambda row: row.width)),
             recommendation=chosen.get(key),
         )
         for key, group in rows.items()
@@ -106,7 +106,7 @@ def study_grid(result: StudyResult) -> Grid:
     groups = [_series_group(series, result.float.psnr_db) for series in study_series(result)]
     if result.is_kodak:
         groups.insert(0, _paper_group())
-    widths = sorted({row.weight_bits for row in result.rows})
+    widths = sorted({row.width for row in result.uniform_rows})
     return Grid(widths=(None, *widths), groups=tuple(groups))
 
 
@@ -140,7 +140,7 @@ def _series_group(series: Series, float_psnr_db: float) -> Group:
         title=series.label,
         headings=_HEADINGS,
         float_cells=(decimals(float_psnr_db), "", "", "", ""),
-        cells={row.weight_bits: _row_cells(row) for row in series.rows},
+        cells={row.width: _row_cells(row) for row in series.rows},
         chosen_bits=series.chosen_bits,
     )
 

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from quantisp.records import EvaluationResult, StudyResult
 from quantisp.reports import paper
+from quantisp.reports.costs import COST_NOTE, cost_table, has_other_rows
 from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.series import (
     COLUMN_NOTE,
@@ -93,10 +94,25 @@ def study_markdown(result: StudyResult) -> str:
     lines = [f"- {_markdown(line)}" for line in said]
     for group in grid.groups[len(reference) :]:
         lines += ["", f"### {_markdown(group.title)}", "", *_markdown_table(grid, group, reference)]
+    lines += _cost_markdown(result)
     lines += ["", f"{COLUMN_NOTE[0].upper()}{COLUMN_NOTE[1:]}."]
     if reference:
         lines += ["", f"The paper: {paper.CITATION}"]
     return "\n".join(lines) + "\n"
+
+
+def _cost_markdown(result: StudyResult) -> list[str]:
+    table = cost_table(result)
+    if table is None or not has_other_rows(result):
+        return []
+    stress = ["**" if index == table.knee else "" for index in range(len(table.rows))]
+    rows = [
+        [f"{mark}{_markdown(text)}{mark}" if text else "" for text in row]
+        for mark, row in zip(stress, table.rows, strict=True)
+    ]
+    lines = [table.headings, ["---", *["---:"] * (len(table.headings) - 1)], *rows]
+    written = [f"| {' | '.join(line)} |" for line in lines]
+    return ["", "### Quality against cost", "", *written, "", f"{COST_NOTE}."]
 
 
 def _bands(groups: tuple[Group, ...], columns: int) -> Iterator[list[Group]]:
@@ -156,7 +172,7 @@ def _recommendation(series: Series) -> str:
     if recommendation is None:
         return ""
     within = f"within {recommendation.within_db:g} dB of float"
-    fewest, most = series.rows[0].weight_bits, series.rows[-1].weight_bits
+    fewest, most = series.rows[0].width, series.rows[-1].width
     if recommendation.weight_bits is None:
         studied = f"{fewest}" if fewest == most else f"{fewest} to {most}"
         return f"no width that was studied ({studied} bits) is enough to stay {within}"

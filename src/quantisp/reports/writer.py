@@ -8,9 +8,11 @@ from pathlib import Path
 
 from quantisp.files import make_folder, write_atomically
 from quantisp.records import Crop, StudyResult
+from quantisp.reports.cost_figure import cost_figure
 from quantisp.reports.crops import crop_figure
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.page import report_page
+from quantisp.reports.style import ImageFormat
 from quantisp.reports.tables import study_markdown
 
 __all__ = ["write_report"]
@@ -21,8 +23,8 @@ def write_report(
 ) -> tuple[Path, ...]:
     """Write the page, the table in Markdown, the figures, and one picture per crop.
 
-    They are ``report.html``, ``study.md``, ``psnr.svg``, ``psnr.png``, and
-    ``crop-<name>-<top>-<left>.png``.
+    They are ``report.html``, ``study.md``, ``psnr.svg``, ``psnr.png``, where costs are known
+    ``cost.svg`` and ``cost.png``, and ``crop-<name>-<top>-<left>.png``.
 
     Everything is drawn before anything is written; files of the same names are replaced.
 
@@ -42,12 +44,20 @@ def write_report(
         "study.md": study_markdown(result).encode(errors="replace"),
         "psnr.svg": psnr_figure(result, "svg"),
         "psnr.png": psnr_figure(result, "png"),
+        **_cost_files(result),
         **{name: crop_figure(crop) for name, crop in _crop_names(crops).items()},
     }
     make_folder(folder)
     for name, content in files.items():
         write_atomically(folder / name, content)
     return tuple(folder / name for name in files)
+
+
+def _cost_files(result: StudyResult) -> dict[str, bytes]:
+    """The figure of quality against cost, where costs are known."""
+    images: tuple[ImageFormat, ...] = ("svg", "png")
+    drawn = {f"cost.{image}": cost_figure(result, image) for image in images}
+    return {name: content for name, content in drawn.items() if content is not None}
 
 
 def _crop_names(crops: Sequence[Crop]) -> dict[str, Crop]:

@@ -1,0 +1,131 @@
+"""PSNR against bit operations and against bytes, with the knee."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from quantisp.records import StudyResult
+from quantisp.reports.costs import CostPoint, cost_points, knee
+from quantisp.reports.style import COLOURS, GREY, INK, MARKERS, ImageFormat, drawing_style, encoded
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+__all__ = ["cost_figure"]
+
+_WIDTH_IN = 8.0
+_PANEL_IN = 3.3
+_BELOW_IN = 0.55
+_TITLE_IN = 0.49
+_LEGEND_LINE_IN = 0.22
+
+
+def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
+    """Left, PSNR against kBOP/px; right, against kB of weights; both on logarithmic axes.
+
+    Names stand at mixed plans and weight formats; a ring marks the knee. Equal results give equal
+    bytes; None where no cost is known.
+
+    Args:
+        result: the study.
+        image_format: ``svg`` or ``png``.
+    """
+    from matplotlib.figure import Figure
+
+    points = [point for point in cost_points(result) if math.isfinite(point.psnr_db)]
+    if not points:
+        return None
+    groups = list(dict.fromkeys(point.group for point in points))
+    best = knee(result)
+    above_in = _TITLE_IN + _LEGEND_LINE_IN * (len(groups) + 1)
+    height_in = above_in + _PANEL_IN + _BELOW_IN
+    with drawing_style():
+        figure = Figure(figsize=(_WIDTH_IN, height_in), dpi=150)
+        left, right = figure.subplots(1, 2, sharey=True)
+        figure.subplots_adjust(
+            left=0.06,
+            right=0.985,
+            bottom=_BELOW_IN / height_in,
+            top=1 - above_in / height_in,
+            wspace=0.08,
+        )
+        _draw(left, points, groups, [point.bops_per_px / 1000 for point in points])
+        _draw(right, points, groups, [point.weight_bytes / 1000 for point in points])
+        frontier = [point for point in points if point.on_frontier]
+        left.plot(
+            [point.bops_per_px / 1000 for point in frontier],
+            [point.psnr_db for point in frontier],
+            color=GREY,
+            linewidth=1.2,
+            zorder=1,
+            label="frontier; a ring at the knee",
+        )
+        if best is not None and best.bops_per_px is not None:
+            left.plot(
+                [best.bops_per_px / 1000],
+                [best.psnr_db],
+                color=INK,
+                marker="o",
+                markersize=13,
+                markerfacecolor="none",
+                markeredgewidth=1.6,
+            )
+        left.set_title("PSNR, dB")
+        left.set_xlabel("bit operations, kBOP/px")
+        right.set_xlabel("weights, kB")
+        handles, labels = left.get_legend_handles_labels()
+        figure.legend(
+            handles,
+            labels,
+            loc="upper left",
+            bbox_to_anchor=(0.055, 1 - 0.1 / height_in),
+            frameon=False,
+            borderpad=0,
+            borderaxespad=0,
+            handlelength=2.4,
+        )
+        return encoded(figure, image_format)
+
+
+def _draw(
+    axes: Axes, points: Sequence[CostPoint], groups: Sequence[str], costs: Sequence[float]
+) -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.margins(x=0.14, y=0.08)
+    axes.grid(visible=True, axis="y")
+    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
+    axes.xaxis.set_minor_locator(NullLocator())
+    for index, group in enumerate(groups):
+        members = [
+            (cost, point) for cost, point in zip(costs, points, strict=True) if point.group == group
+        ]
+        members.sort(key=lambda member: (member[0], member[1].psnr_db))
+        axes.plot(
+            [cost for cost, _ in members],
+            [point.psnr_db for _, point in members],
+            color=COLOURS[index % len(COLOURS)],
+            marker=MARKERS[index % len(MARKERS)],
+            markersize=5,
+            linewidth=0 if group == "formats" else 1.4,
+            label="weight formats" if group == "formats" else group,
+        )
+        if group != "formats":
+            continue
+        for number, (cost, point) in enumerate(members):
+            axes.annotate(
+                point.label,
+                (cost, point.psnr_db),
+                xytext=(6, 5 if number % 2 else -5),
+                verticalalignment="center",
+                textcoords="offset points",
+                fontsize=7,
+            )
+
+
+def _thousands(value: float, _position: int | None) -> str:
+    return f"{value:,.0f}"
