@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from quantisp.hardware import mac_cost
 from quantisp.quantization.layers import find_layers
 from quantisp.quantization.plan import LayerPlan
+from quantisp.quantization.watching import beside
 
 __all__ = [
     "FLOAT_BITS",
@@ -111,13 +112,14 @@ def count_macs(model: nn.Module, example: Float[Tensor, "*input"]) -> dict[str, 
     Products of two feature maps, as in attention, belong to no layer and are not counted.
 
     Args:
-        model: the network; it runs on shapes alone.
-        example: an input of the shape that it takes; of a size without padding.
+        model: the network; it is not changed.
+        example: an input of the shape that it takes; small, and of a size without padding.
 
     Returns:
         By name; a layer that is not used is missing.
     """
-    probe = copy.deepcopy(model).to("meta").eval()
+    # Not on shapes alone: some operations then make PyTorch load its compiler.
+    probe = copy.deepcopy(model).eval()
     counts: dict[str, int] = {}
 
     def note(name: str, layer: nn.Module, taken: tuple[Tensor, ...], given: Tensor) -> None:
@@ -132,7 +134,7 @@ def count_macs(model: nn.Module, example: Float[Tensor, "*input"]) -> dict[str, 
     for name, layer in find_layers(probe).items():
         if layer.output_axis is not None:
             layer.module.register_forward_hook(partial(note, name))
-    output = probe(torch.empty_like(example, device="meta"))
+    output = probe(beside(probe, example))
     px = output.shape[0] * output.shape[-2] * output.shape[-1]
     return {name: count / px for name, count in counts.items()}
 
