@@ -8,7 +8,7 @@ import operator
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import nn
@@ -45,6 +45,7 @@ from quantisp.models import (
     packaged_models,
 )
 from quantisp.quantization import (
+    ActivationSettings,
     Plan,
     QuantizedModel,
     check_budget,
@@ -56,12 +57,16 @@ from quantisp.quantization import (
 )
 from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
 
+if TYPE_CHECKING:
+    from quantisp.quantization import Observer
+
 __all__ = ["evaluate", "find_model", "load_model", "study", "study_with_crops"]
 
 log = logging.getLogger(__name__)
 
 DEFAULT_MODEL = "dephasenet-lite"
 DEFAULT_BITS = tuple(range(4, 17))
+DEFAULT_INPUT_BITS = 10
 
 Model = str | Path | nn.Module
 Sources = str | Path | Sequence[str | Path]
@@ -168,7 +173,7 @@ def evaluate(
             log.info("in float: %s, for %s", name, reason)
         planned = plan.resolve(network).values()
         methods = {entry.method for entry in planned if entry.weight_bits is not None}
-        crops = _calibration(calibration, methods, material)
+        crops = _calibration(calibration, methods, material, needed=plan.quantizes_activations)
         network = quantize(network, plan, None if crops is None else material.degraded(crops))
     elif calibration is not None:
         raise SettingError("expected a plan beside calibration pictures, found none: pass --plan")
@@ -193,6 +198,7 @@ def study(
     inputs: str | Path | None = None,
     targets: str | Path | None = None,
     weight_bits: Sequence[int] = DEFAULT_BITS,
+    activation_bits: Sequence[int | None] = (None,),
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
     budgets: Sequence[str] = (),
@@ -200,6 +206,8 @@ def study(
     weight_formats: Sequence[str] = (),
     calibration: Sources | None = None,
     skip_layers: Sequence[str] = (),
+    observer: str = "mse",
+    input_bits: int | None = None,
     within_db: float = 0.05,
     out: str | Path | None = None,
     device: str = "auto",
@@ -216,6 +224,7 @@ def study(
         inputs, targets: instead of ``images``, two folders of pictures, matched by name: what the
             network gets, and what it should give.
         weight_bits: widths, 2 to 16.
+        activation_bits: widths, 4 to 16, or None for float.
         methods: of rounding.
         calibration: pictures for methods that need some, none of them studied; None is two
             packaged ones.
@@ -225,6 +234,9 @@ def study(
             of least error within them, for each method and granularity.
         plans: more rows, by name.
         weight_formats: such as ``fp8-e4m3``: rows to compare with.
+        observer: how ranges of activations are found: ``mse``, ``minmax`` or ``percentile``.
+        input_bits: 4 to 16, of every network's input, the float one's too; None is 10 where
+            activations have bits, and an input as it is where they have none.
         within_db: the drop that the recommendation allows.
         out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
             study goes on; None keeps nothing.
@@ -242,6 +254,7 @@ def study(
             inputs=inputs,
             targets=targets,
             weight_bits=weight_bits,
+            activation_bits=activation_bits,
             methods=methods,
             granularities=granularities,
             budgets=budgets,
@@ -249,6 +262,8 @@ def study(
             weight_formats=weight_formats,
             calibration=calibration,
             skip_layers=skip_layers,
+            observer=observer,
+            input_bits=input_bits,
             within_db=within_db,
             out=Path(scratch) / "study" if out is None else Path(out),
             device=device,
@@ -265,6 +280,7 @@ def study_with_crops(
     inputs: str | Path | None = None,
     targets: str | Path | None = None,
     weight_bits: Sequence[int] = DEFAULT_BITS,
+    activation_bits: Sequence[int | None] = (None,),
     methods: Sequence[str] = ("rtn",),
     granularities: Sequence[str] = ("tensor", "channel"),
     budgets: Sequence[str] = (),
@@ -272,6 +288,8 @@ def study_with_crops(
     weight_formats: Sequence[str] = (),
     calibration: Sources | None = None,
     skip_layers: Sequence[str] = (),
+    observer: str = "mse",
+    input_bits: int | None = None,
     within_db: float = 0.05,
     crops: Sequence[str] = (),
     device: str = "auto",
@@ -294,7 +312,11 @@ def study_with_crops(
             "network that it was made from, and measure this one with `quantisp evaluate`"
         )
     place = find_device(device)
-    settings = _settings(weight_bits, methods, granularities)
+    settings = _settings(weight_bits, activation_bits, methods, granularities)
+    activations = ActivationSettings(
+        observer=cast("Observer", observer),
+        input_bits=DEFAULT_INPUT_BITS if input_bits is None else input_bits,
+    )
     material = find_material(
         found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
     )
@@ -303,7 +325,7 @@ def study_with_crops(
     example = example_input(material)
     folding = fold_batch_norms(found.model, example)
     skipped = skipped_layers(folding.network, skip_layers)
-    uniform = [plan_of(setting, skipped) for setting in settings]
+    uniform = [plan_of(setting, skipped, activations) for setting in settings]
     for plan in {plan.default.granularity: plan for plan in uniform}.values():
         plan.resolve(folding.network)
     mixed = mixed_settings(
@@ -319,7 +341,10 @@ def study_with_crops(
     for setting, budget in mixed.budgets.items():
         check_budget(folding.network, plan_of(setting, skipped), work, budget)
     used = {*methods, *mixed.methods}
-    cut = _calibration(calibration, used, material, needed=mixed.looks_at_inputs)
+    planned = [*uniform, *mixed.plans.values()]
+    in_integers = any(plan.quantizes_activations for plan in planned)
+    needed = mixed.looks_at_inputs or in_integers
+    cut = _calibration(calibration, used, material, needed=needed)
     request = StudyRequest(
         name=found.name,
         model=folding.network,
@@ -332,7 +357,9 @@ def study_with_crops(
         calibration=() if cut is None else material.degraded(cut),
         calibration_sha256=() if cut is None else cut.sha256,
         skip_layers=skipped,
-        coverage=coverage(folding, [*uniform, *mixed.plans.values()]),
+        coverage=coverage(folding, planned),
+        activations=activations,
+        input_bits=_input_bits(input_bits, planned),
         plans=mixed.plans,
         budgets=mixed.budgets,
         work=work,
@@ -347,14 +374,42 @@ def _check(network: nn.Module, device: torch.device, material: Material) -> None
     check_network(network, device, interface, material.input_sizes(), exact=exact)
 
 
+def _input_bits(asked: int | None, plans: Sequence[Plan]) -> int | None:
+    """What every network's input is rounded to: as the plans say that give bits to activations.
+
+    Raises:
+        SettingError: they do not agree.
+    """
+    found = {plan.activations.input_bits for plan in plans if plan.quantizes_activations}
+    widths = found if asked is None else {*found, asked}
+    if len(widths) > 1:
+        raise SettingError(
+            f"expected one width of the input, found {', '.join(map(str, sorted(widths)))} bits: "
+            "give plans and --input-bits the same"
+        )
+    return widths.pop() if widths else None
+
+
 def _settings(
-    weight_bits: Sequence[int], methods: Sequence[str], granularities: Sequence[str]
+    weight_bits: Sequence[int],
+    activation_bits: Sequence[int | None],
+    methods: Sequence[str],
+    granularities: Sequence[str],
 ) -> tuple[Setting, ...]:
+    # The widest first: weights are rounded once for all of them.
+    numbers = {operator.index(bits) for bits in activation_bits if bits is not None}
+    activations = [*([None] if None in activation_bits else []), *sorted(numbers, reverse=True)]
     settings = tuple(
-        Setting(method=method, granularity=cast("Granularity", granularity), weight_bits=bits)
+        Setting(
+            method=method,
+            granularity=cast("Granularity", granularity),
+            weight_bits=bits,
+            activation_bits=width,
+        )
         for method in dict.fromkeys(methods)
         for granularity in dict.fromkeys(granularities)
         for bits in sorted({operator.index(bits) for bits in weight_bits})
+        for width in activations
     )
     if not settings:
         raise SettingError("expected at least one width, method and granularity, found none")

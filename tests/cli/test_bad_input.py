@@ -105,6 +105,26 @@ def test_a_good_picture_is_taken(quantisp: Run, tmp_path: Path):
     assert {"study.json", "study.csv", "run.json", "report.html", "psnr.svg", "psnr.png"} <= names
 
 
+@pytest.mark.parametrize("widths", ["3", "17", "8-4", "x", "", "float-8", "8,,6", "none"])
+def test_activation_widths(quantisp: Run, tmp_path: Path, widths: str):
+    out = tmp_path / "out"
+    outcome = quantisp("study", f"--activation-bits={widths}", "--out", out)
+    check(outcome, "expected activation bits from 4 to 16, or float,", out)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--observer", "max"], "expected one of mse, minmax, percentile, found 'max'"),
+        (["--input-bits", "3"], "expected input bits from 4 to 16, found 3"),
+    ],
+)
+def test_activation_settings(quantisp: Run, tmp_path: Path, options: list[str], message: str):
+    out = tmp_path / "out"
+    outcome = quantisp("study", "--activation-bits", "8", *options, "--out", out)
+    check(outcome, message, out)
+
+
 @pytest.mark.parametrize("widths", ["0", "1", "17", "8-4", "x", "", "4-", "-4", "4,,5", "4.5", "²"])
 def test_widths(quantisp: Run, tmp_path: Path, widths: str):
     out = tmp_path / "out"

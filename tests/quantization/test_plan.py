@@ -60,7 +60,10 @@ def test_hand_written_layers_inherit_from_the_default():
     ("settings", "message"),
     [
         ({"weight_bits": 17}, "weight bits are 2 to 16, found 17"),
-        ({"weight_bits": 8, "activation_bits": 8}, "expected activations in float, found 8 bits"),
+        (
+            {"weight_bits": 8, "activation_bits": 3},
+            "expected activation bits from 4 to 16, found 3",
+        ),
         ({"weight_bits": 8, "method": "best"}, "expected a method among rtn, .*auto, found 'best'"),
         (
             {"weight_bits": 8, "granularity": "group"},

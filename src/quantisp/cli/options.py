@@ -24,6 +24,7 @@ __all__ = [
     "PlanOption",
     "TargetsOption",
     "WeightsOption",
+    "parse_activation_widths",
     "parse_list",
     "parse_widths",
     "read_plan",
@@ -32,6 +33,7 @@ __all__ = [
 
 WIDEST = 16
 NARROWEST = 2
+NARROWEST_ACTIVATION = 4
 
 ModelOption = Annotated[
     str,
@@ -98,16 +100,35 @@ def parse_widths(text: str) -> tuple[int, ...]:
     Raises:
         SettingError: anything else, or outside 2 to 16.
     """
+    return tuple(sorted(_widths(text.split(","), text, "weight", NARROWEST)))
+
+
+def parse_activation_widths(text: str) -> tuple[int | None, ...]:
+    """As :func:`parse_widths`, of 4 to 16 bits, and ``float`` as None.
+
+    >>> parse_activation_widths("6-8,float")
+    (None, 6, 7, 8)
+
+    Raises:
+        SettingError: anything else.
+    """
+    parts = text.split(",")
+    numbers = [part for part in parts if part.strip() != "float"]
+    widths = sorted(_widths(numbers, text, "activation", NARROWEST_ACTIVATION))
+    return (*([None] if len(numbers) < len(parts) else []), *widths)
+
+
+def _widths(parts: list[str], text: str, kind: str, least: int) -> set[int]:
     widths: set[int] = set()
-    for part in text.split(","):
+    for part in parts:
         first, dash, last = part.strip().partition("-")
         if not (first.isdecimal() and (last.isdecimal() or not dash)):
-            raise _bad_widths(text)
+            raise _bad_widths(text, kind, least)
         low, high = int(first), int(last or first)
-        if not NARROWEST <= low <= high <= WIDEST:
-            raise _bad_widths(text)
+        if not least <= low <= high <= WIDEST:
+            raise _bad_widths(text, kind, least)
         widths.update(range(low, high + 1))
-    return tuple(sorted(widths))
+    return widths
 
 
 def parse_list(text: str) -> tuple[str, ...]:
@@ -144,8 +165,9 @@ def read_plans(paths: Sequence[Path]) -> dict[str, Plan]:
     return plans
 
 
-def _bad_widths(text: str) -> SettingError:
+def _bad_widths(text: str, kind: str, least: int) -> SettingError:
+    also = ", or float," if kind == "activation" else ""
     return SettingError(
-        f"expected weight bits from {NARROWEST} to {WIDEST}, like 8, 4-16 or 4,6,8, found "
-        f"{text!r}: correct --weight-bits"
+        f"expected {kind} bits from {least} to {WIDEST}{also} like 8, 4-16 or 4,6,8, found "
+        f"{text!r}: correct --{kind}-bits"
     )

@@ -25,6 +25,7 @@ from quantisp.cli.options import (
     ModelOption,
     TargetsOption,
     WeightsOption,
+    parse_activation_widths,
     parse_list,
     parse_widths,
     read_plans,
@@ -48,6 +49,9 @@ def study_command(
     inputs: InputsOption = None,
     targets: TargetsOption = None,
     weight_bits: Annotated[str, typer.Option(help="Widths: 8, 4-16, or 4,6,8.")] = "4-16",
+    activation_bits: Annotated[
+        str, typer.Option(help="Widths of feature maps, or float: 8, 6-12,float.")
+    ] = "float",
     method: Annotated[
         str, typer.Option(help="Rounding methods of `quantisp info`, separated by commas.")
     ] = "rtn",
@@ -85,6 +89,16 @@ def study_command(
             show_default="none",
         ),
     ] = "",
+    observer: Annotated[
+        str, typer.Option(help="Ranges of feature maps by mse, minmax or percentile.")
+    ] = "mse",
+    input_bits: Annotated[
+        int | None,
+        typer.Option(
+            help="Width of the input, of the float network too.",
+            show_default="10 if feature maps have bits, else not rounded",
+        ),
+    ] = None,
     within: Annotated[
         float, typer.Option(help="Drop in dB that the recommendation allows.")
     ] = 0.05,
@@ -99,7 +113,7 @@ def study_command(
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure what each number of weight bits costs in picture quality.
+    """Measure what each number of weight and activation bits costs in picture quality.
 
     Writes study.json, study.csv, run.json, figures, crops and report.html to OUT. A study that
     was stopped at any moment goes on where it was when the same command is given again.
@@ -113,6 +127,8 @@ def study_command(
         has_other_rows,
         recommendation_lines,
         study_table,
+        width_tables,
+        width_text,
         write_report,
     )
 
@@ -130,6 +146,7 @@ def study_command(
             inputs=inputs,
             targets=targets,
             weight_bits=parse_widths(weight_bits),
+            activation_bits=parse_activation_widths(activation_bits),
             methods=parse_list(method),
             granularities=parse_list(granularity),
             budgets=budget or (),
@@ -137,6 +154,8 @@ def study_command(
             weight_formats=parse_list(weight_format),
             calibration=calibration or None,
             skip_layers=parse_list(skip_layers),
+            observer=observer,
+            input_bits=input_bits,
             within_db=within,
             crops=crop or (),
             out=out,
@@ -154,7 +173,11 @@ def study_command(
         print(outcome.result.to_json(), end="")
         return
     screen = console()
-    screen.print(study_table(outcome.result, columns=screen.width))
+    tables = width_tables(outcome.result)
+    if tables:
+        screen.print(width_text(tables))
+    else:
+        screen.print(study_table(outcome.result, columns=screen.width))
     if has_other_rows(outcome.result):
         screen.print(cost_screen_table(outcome.result))
     for line in [*recommendation_lines(outcome.result), *coverage_lines(outcome.result)]:

@@ -122,6 +122,8 @@ def cut_crops(
     pictures: Mapping[str, StudyPicture],
     places: Sequence[CropPlace],
     quantized: Mapping[int, Callable[[], nn.Module]],
+    *,
+    input_bits: int | None = None,
 ) -> tuple[Crop, ...]:
     """Restore each place at 4, 6, 8 and 10 bits, as far as they were studied, and in float.
 
@@ -131,10 +133,11 @@ def cut_crops(
         pictures: by name.
         places: where to look.
         quantized: makes the prepared network of each width.
+        input_bits: what every network's input is rounded to; None leaves it as it is.
     """
     interface = degradation.interface
     field = receptive_field(network, interface)
-    samples = [load_sample(pictures[place.image], degradation) for place in places]
+    samples = [load_sample(pictures[place.image], degradation, input_bits) for place in places]
     panels: list[list[CropPanel]] = [[] for _ in places]
     for bits in [*(b for b in CROP_BITS if b in quantized), None]:
         model = network if bits is None else quantized[bits]()

@@ -15,6 +15,7 @@ from quantisp.data import ImageFile, PairFiles, Picture, read_picture
 from quantisp.errors import ImageError
 from quantisp.evaluation.degradation import Degradation, paired
 from quantisp.evaluation.measure import LEAST_PX
+from quantisp.quantization import round_input
 
 __all__ = ["Sample", "StudyPicture", "load_sample", "survey", "survey_pairs"]
 
@@ -62,17 +63,27 @@ class Sample:
     truth: Float[Tensor, "1 3 h2 w2"]
 
 
-def load_sample(picture: StudyPicture, degradation: Degradation) -> Sample:
+def load_sample(
+    picture: StudyPicture, degradation: Degradation, input_bits: int | None = None
+) -> Sample:
     """Read a picture, and degrade it.
+
+    Args:
+        picture: of a survey.
+        degradation: what to do to it.
+        input_bits: what is given is rounded to so many; None leaves it as it is.
 
     Raises:
         ImageError: it is not what it was when it was surveyed.
     """
     truth = degradation.whole(_unchanged(picture.path, picture.sha256).tensor())
     if picture.input_path is None:
-        return Sample(given=degradation.degrade(truth, picture.sha256), truth=truth)
-    given = _unchanged(picture.input_path, picture.input_sha256).tensor()
-    return Sample(given=given, truth=truth)
+        given = degradation.degrade(truth, picture.sha256)
+    else:
+        given = _unchanged(picture.input_path, picture.input_sha256).tensor()
+    return Sample(
+        given=given if input_bits is None else round_input(given, input_bits), truth=truth
+    )
 
 
 def _unchanged(path: Path, sha256: str | None) -> Picture:

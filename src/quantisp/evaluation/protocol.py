@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from quantisp.cfa import CFAPattern
 from quantisp.evaluation.measure import BORDER_PX, LEAST_TILE_MSE, PSNR_CAP_DB
 from quantisp.metrics import TILE_PX
 
-__all__ = ["MEASUREMENT", "describe_pattern", "describe_responses"]
+__all__ = ["MEASUREMENT", "describe_measurement", "describe_pattern", "describe_responses"]
 
 MEASUREMENT: Mapping[str, str | int | float] = MappingProxyType(
     {
@@ -29,6 +29,28 @@ MEASUREMENT: Mapping[str, str | int | float] = MappingProxyType(
         "activations": "float32",
     }
 )
+
+
+def describe_measurement(
+    input_bits: int | None, activation_bits: Sequence[int | None]
+) -> dict[str, str | int | float]:
+    """``MEASUREMENT``, and what integers there are besides weights.
+
+    Args:
+        input_bits: what every network's input is rounded to, or None.
+        activation_bits: the widths that were studied; None is float.
+    """
+    found = dict(MEASUREMENT)
+    if input_bits is not None:
+        found["input_rounding"] = (
+            f"to {input_bits} bits, [0, 1] in {2**input_bits - 1} steps, for the float network too"
+        )
+    if any(bits is not None for bits in activation_bits):
+        found["activations"] = (
+            "float32, or integers simulated in float32: one scale a tensor, zero point 0, unsigned "
+            "where never negative; multipliers of 16 bits and a shift, half up"
+        )
+    return found
 
 
 def describe_pattern(pattern: CFAPattern) -> dict[str, list[str] | dict[str, list[float]]]:

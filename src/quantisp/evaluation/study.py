@@ -18,14 +18,26 @@ from quantisp.evaluation.float_outputs import FloatOutputs
 from quantisp.evaluation.kodak import is_kodak
 from quantisp.evaluation.measure import Measurement, measure
 from quantisp.evaluation.pictures import StudyPicture, load_sample
-from quantisp.evaluation.protocol import MEASUREMENT
+from quantisp.evaluation.protocol import describe_measurement
 from quantisp.evaluation.restoration import restored_sample
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
 from quantisp.evaluation.treatments import Treatments, looks_at_inputs, plan_of
 from quantisp.files import write_atomically
 from quantisp.inference import prepare
-from quantisp.quantization import Budget, NetworkWork, Plan, cast_network, plan_cost, quantize
+from quantisp.quantization import (
+    ActivationSettings,
+    Budget,
+    Graph,
+    NetworkWork,
+    Plan,
+    QuantizedModel,
+    capture,
+    cast_network,
+    plan_cost,
+    quantize,
+    quantize_activations,
+)
 from quantisp.records import Crop, LayerResult, Setting, StudyResult
 
 __all__ = [
@@ -62,6 +74,9 @@ class StudyRequest:
         plans: of the settings that name one.
         budgets: of the settings whose plan the study is to choose.
         work: of the network, from which costs follow; None leaves them out.
+        activations: how activations are quantized, in settings that give them bits.
+        input_bits: what the input of every network, the float one too, is rounded to; None leaves
+            it as it is.
     """
 
     name: str
@@ -76,10 +91,16 @@ class StudyRequest:
     calibration_sha256: Sequence[str] = ()
     skip_layers: Sequence[str] = ()
     coverage: tuple[LayerResult, ...] = ()
+    activations: ActivationSettings = field(default_factory=ActivationSettings)
+    input_bits: int | None = None
 
     def plan_of(self, setting: Setting) -> Plan:
         """The plan that a setting stands for in this study."""
-        return plan_of(setting, self.skip_layers)
+        return plan_of(setting, self.skip_layers, self.activations)
+
+    def protocol(self) -> dict[str, str | int | float]:
+        """How quality is measured."""
+        return describe_measurement(self.input_bits, [s.activation_bits for s in self.settings])
 
     plans: Mapping[Setting, Plan] = field(default_factory=dict[Setting, Plan])
     budgets: Mapping[Setting, Budget] = field(default_factory=dict[Setting, Budget])
@@ -92,7 +113,7 @@ class StudyRequest:
             "degradation": dict(self.degradation.identity()),
             "pictures": [picture.content_sha256 for picture in self.pictures],
             "settings": [self._describe(setting) for setting in self.settings],
-            "protocol": dict(MEASUREMENT),
+            "protocol": self.protocol(),
             "tolerance": self.within_db,
             "calibration": list(self.calibration_sha256),
             # Not of the result, but sums in another order would not give the same bytes.
@@ -159,6 +180,7 @@ def run_study(
             plans=request.plans,
             budgets=request.budgets,
             skip_layers=request.skip_layers,
+            activations=request.activations,
             work=request.work,
             calibration=request.calibration,
             calibration_sha256=request.calibration_sha256,
@@ -174,7 +196,7 @@ def run_study(
             request.model_sha256,
             None if request.degradation.pattern is None else str(request.degradation.pattern),
             {
-                **MEASUREMENT,
+                **request.protocol(),
                 **request.degradation.protocol(),
                 "pictures": len(request.pictures),
                 "calibration_pictures": len(request.calibration_sha256),
@@ -217,14 +239,17 @@ class _Run:
         self.network = prepare(copy.deepcopy(request.model), device)
         # By plan, as long as crops may ask for them: what looks at inputs takes minutes to round.
         self.rounded: dict[Plan, nn.Module] = {}
+        # The weights of the last plan, for all its activation widths; and the network as a graph.
+        self.weights: QuantizedModel | None = None
+        self.graph: Graph | None = None
         series = request.settings[0].series
         self.group = {
             request.plan_of(s): s for s in request.settings if s.is_uniform and s.series == series
         }
         self.measured = self.kept = 0
         self.done_px = 0
-        self.total_px = sum(p.pixels for p in self._missing("float")) + sum(
-            self._work_px(setting) for setting in request.settings
+        self.total_px = sum(p.pixels for p in self._missing("float")) + self._work_px(
+            request.settings
         )
 
     def float_jobs(self) -> dict[str, Measurement]:
@@ -250,22 +275,28 @@ class _Run:
             {picture.name: picture for picture in self.request.pictures},
             places,
             {s.width: partial(self._quantized, plan) for plan, s in self.group.items()},
+            input_bits=self.request.input_bits,
         )
 
     def _missing(self, plan: str) -> list[StudyPicture]:
         """The pictures whose job under a plan is not done yet."""
         return [p for p in self.request.pictures if self.store.get(self._key(p, plan)) is None]
 
-    def _work_px(self, setting: Setting) -> int:
+    def _work_px(self, settings: Sequence[Setting]) -> int:
+        """What is left to do; weights are rounded once for all activation widths."""
         pictures_px = sum(picture.pixels for picture in self.request.pictures)
-        if self.treatments.is_open(setting):
-            return SENSITIVITY_PX + ROUNDING_PX + pictures_px
-        missing = self._missing(self.treatments.key(setting))
-        calibrated = setting.weight_format is None and looks_at_inputs(
-            self.treatments.plan(setting)
-        )
-        rounding = ROUNDING_PX if missing and calibrated else 0
-        return rounding + sum(picture.pixels for picture in missing)
+        rounded: set[Plan] = set()
+        total = 0
+        for setting in settings:
+            if self.treatments.is_open(setting):
+                total += SENSITIVITY_PX + ROUNDING_PX + pictures_px
+                continue
+            missing = self._missing(self.treatments.key(setting))
+            total += sum(picture.pixels for picture in missing)
+            if missing and setting.weight_format is None:
+                plan = self.treatments.plan(setting).without_activations()
+                rounded |= {plan} if looks_at_inputs(plan) else set()
+        return total + ROUNDING_PX * len(rounded)
 
     def _choose(self, setting: Setting) -> None:
         """The plan for a budget, and what is left to do when it is known."""
@@ -279,24 +310,37 @@ class _Run:
 
         self.treatments.choose(setting, show)
         left = self.request.settings[self.request.settings.index(setting) :]
-        self.total_px = self.done_px + sum(self._work_px(s) for s in left)
+        self.total_px = self.done_px + self._work_px(left)
 
     def _quantized(self, plan: Plan, *, shown: str = "") -> nn.Module:
         if plan in self.rounded:
             return self.rounded[plan]
+        quantized = self._with_weights(plan.without_activations(), shown=shown)
+        if plan.quantizes_activations:
+            if self.graph is None:
+                self.graph = capture(self.request.model, self.request.calibration[0])
+            quantized = quantize_activations(
+                quantized, self.request.model, plan, self.request.calibration, graph=self.graph
+            )
+        network = prepare(quantized, self.device)
+        if plan in self.group and (plan.quantizes_activations or looks_at_inputs(plan)):
+            self.rounded[plan] = network
+        return network
+
+    def _with_weights(self, plan: Plan, *, shown: str) -> QuantizedModel:
+        """The network with its weights rounded, which may take minutes; activations in float."""
+        if self.weights is not None and self.weights.plan == plan:
+            return self.weights
         calibrated = looks_at_inputs(plan)
-        quantized = quantize(
+        self.weights = quantize(
             self.request.model,
             plan,
             self.request.calibration if calibrated else None,
             on_layer=partial(self._rounding, shown) if calibrated and shown else None,
         )
-        for line in quantized.decisions:
+        for line in self.weights.decisions:
             log.info("%s: %s", shown, line)
-        network = prepare(quantized, self.device)
-        if calibrated and plan in self.group:
-            self.rounded[plan] = network
-        return network
+        return self.weights
 
     def _rounding(self, label: str, count: int, total: int) -> None:
         self.done_px += ROUNDING_PX * count // total - ROUNDING_PX * (count - 1) // total
@@ -314,7 +358,7 @@ class _Run:
             image_sha256=picture.content_sha256,
             plan=plan,
             protocol={
-                **MEASUREMENT,
+                **self.request.protocol(),
                 **self.request.degradation.identity(),
                 "calibration": list(self.request.calibration_sha256),
             },
@@ -332,14 +376,13 @@ class _Run:
         self.store.put(key, outcome)
         self.measured += 1
         self.done_px += picture.pixels
-        width = "float" if setting is None else f"{setting.label} per {setting.granularity}"
-        self._show(f"{width}, {picture.name}")
+        self._show(f"{_described(setting)}, {picture.name}")
         return outcome
 
     def _measured(
         self, picture: StudyPicture, network: nn.Module, *, against_float: bool
     ) -> Measurement:
-        sample = load_sample(picture, self.request.degradation)
+        sample = load_sample(picture, self.request.degradation, self.request.input_bits)
         restored, content = restored_sample(network, sample), picture.content_sha256
         if not against_float:
             self.floats.keep(content, restored)
@@ -348,3 +391,10 @@ class _Run:
         if reference is None:
             reference = self.floats.keep(content, restored_sample(self.network, sample))
         return measure(restored, sample.truth, reference)
+
+
+def _described(setting: Setting | None) -> str:
+    if setting is None:
+        return "float"
+    activations = "" if setting.activation_bits is None else f", A{setting.activation_bits}"
+    return f"{setting.label} per {setting.granularity}{activations}"

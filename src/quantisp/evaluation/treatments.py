@@ -18,6 +18,7 @@ from quantisp.files import make_folder, write_atomically
 from quantisp.quantization import (
     SENSITIVITY_BITS,
     STAND_IN,
+    ActivationSettings,
     Budget,
     LayerPlan,
     NetworkWork,
@@ -44,10 +45,15 @@ __all__ = [
 PLANS_FOLDER = "plans"
 
 
-def plan_of(setting: Setting, skip_layers: Sequence[str] = ()) -> Plan:
+def plan_of(
+    setting: Setting,
+    skip_layers: Sequence[str] = (),
+    activations: ActivationSettings | None = None,
+) -> Plan:
     """The plan that a uniform setting stands for, with some layers in float.
 
-    That of a budget, before its widths are chosen, has any.
+    That of a budget, before its widths are chosen, has any. ``activations`` counts where the
+    setting gives them bits.
     """
     plan = Plan.uniform(
         weight_bits=SENSITIVITY_BITS[0] if setting.weight_bits is None else setting.weight_bits,
@@ -57,7 +63,9 @@ def plan_of(setting: Setting, skip_layers: Sequence[str] = ()) -> Plan:
     )
     for name in skip_layers:
         plan = plan.with_layer(name, LayerPlan(weight_bits=None))
-    return plan
+    if activations is None or setting.activation_bits is None:
+        return plan
+    return replace(plan, activations=activations)
 
 
 def setting_of_plan(name: str, plan: Plan, model: nn.Module) -> Setting:
@@ -99,6 +107,7 @@ class Treatments:
         plans: of settings that name one.
         budgets: of settings that have one.
         skip_layers: the names of layers that stay in float, but for plans that are given.
+        activations: how activations are quantized, in settings that give them bits.
         work: of the network; None where nobody counted multiplications.
         calibration: network inputs.
         calibration_sha256: the digest of each picture that they were cut from.
@@ -111,6 +120,7 @@ class Treatments:
     plans: Mapping[Setting, Plan]
     budgets: Mapping[Setting, Budget]
     skip_layers: Sequence[str]
+    activations: ActivationSettings
     work: NetworkWork | None
     calibration: Sequence[Tensor]
     calibration_sha256: Sequence[str]
@@ -198,7 +208,7 @@ class Treatments:
         return {name: entry.weight_bits for name, entry in resolved.items()}
 
     def _plan_of(self, setting: Setting) -> Plan:
-        return plan_of(setting, self.skip_layers)
+        return plan_of(setting, self.skip_layers, self.activations)
 
     def _note_key(self, measured: Plan, layer: str) -> str:
         named = measured.with_layer(layer, measured.default)

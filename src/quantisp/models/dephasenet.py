@@ -170,7 +170,14 @@ class DePhaseNet(nn.Module):
             RGB in the domain of the mosaic, not clipped.
         """
         height, width = mosaic.shape[2:]
-        padded = pad_to_periods(mosaic, multiple=self.fold_px, period=self.pattern.period)
+        return self.forward_padded(self.pad_input(mosaic))[:, :, :height, :width]
+
+    def pad_input(self, mosaic: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h2 w2"]:
+        """The mosaic, lengthened at the bottom and right to whole folds by its own periods."""
+        return pad_to_periods(mosaic, multiple=self.fold_px, period=self.pattern.period)
+
+    def forward_padded(self, padded: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 3 h w"]:
+        """As :meth:`forward`, of a mosaic in whole folds."""
         phases = functional.pixel_unshuffle(padded, self.fold_px)
         planes = functional.pixel_unshuffle(self._sparse_planes(padded), self.fold_px // 2)
 
@@ -179,7 +186,7 @@ class DePhaseNet(nn.Module):
         fine = self.fine_subnet(self.fine_head(planes) + upward)
         residual = functional.pixel_shuffle(self.tail(fine), self.fold_px // 2)
         linear = functional.pixel_shuffle(self.skip(phases), self.fold_px)
-        return (residual + linear)[:, :, :height, :width]
+        return residual + linear
 
     def _sparse_planes(self, padded: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n letters h w"]:
         rows, columns = padded.shape[2] // self.fold_px, padded.shape[3] // self.fold_px

@@ -1,10 +1,13 @@
-"""Weights to integers: formats, rounding, plans, methods, and the quantized network.
+"""Weights and activations to integers: formats, rounding, plans, methods, the quantized network.
 
-Works on any ``nn.Module`` and knows nothing of cameras or data. Activations stay in float.
+Works on any ``nn.Module`` and knows nothing of cameras or data.
 """
 
 from __future__ import annotations
 
+from quantisp.quantization.activations.settings import OBSERVERS, ActivationSettings, Observer
+from quantisp.quantization.activations.simulation import SimulatedNetwork
+from quantisp.quantization.activations.tensors import TensorQuantizer, round_input
 from quantisp.quantization.affine import (
     QuantizedWeight,
     dequantize_tensor,
@@ -21,6 +24,7 @@ from quantisp.quantization.float_formats import (
     format_cost,
 )
 from quantisp.quantization.formats import MAX_BITS, MIN_BITS, IntFormat
+from quantisp.quantization.graph import Graph, PadsInside, capture, run_float
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import (
     CALIBRATED,
@@ -31,7 +35,12 @@ from quantisp.quantization.methods import (
     method_names,
     needs_calibration,
 )
-from quantisp.quantization.model import LayerCoverage, QuantizedModel, quantize
+from quantisp.quantization.model import (
+    LayerCoverage,
+    QuantizedModel,
+    quantize,
+    quantize_activations,
+)
 from quantisp.quantization.network import NetworkMethod, NetworkTask, RoundedNetwork
 from quantisp.quantization.packing import pack_quantized, unpack_quantized
 from quantisp.quantization.plan import LayerPlan, Plan
@@ -54,12 +63,15 @@ __all__ = [
     "METHODS",
     "MIN_BITS",
     "NETWORK",
+    "OBSERVERS",
     "SENSITIVITY_BITS",
     "STAND_IN",
     "WEIGHT_FORMATS",
+    "ActivationSettings",
     "Budget",
     "CalibratedMethod",
     "FoldedNetwork",
+    "Graph",
     "IntFormat",
     "Layer",
     "LayerCoverage",
@@ -69,6 +81,8 @@ __all__ = [
     "NetworkMethod",
     "NetworkTask",
     "NetworkWork",
+    "Observer",
+    "PadsInside",
     "Plan",
     "PlanCost",
     "QuantizedModel",
@@ -76,8 +90,11 @@ __all__ = [
     "RoundedNetwork",
     "Rounding",
     "Sensitivity",
+    "SimulatedNetwork",
+    "TensorQuantizer",
     "TrainableModel",
     "allocate",
+    "capture",
     "cast_network",
     "check_budget",
     "count_macs",
@@ -93,9 +110,12 @@ __all__ = [
     "pack_quantized",
     "plan_cost",
     "quantize",
+    "quantize_activations",
     "quantize_tensor",
+    "round_input",
     "round_scalar",
     "round_tensor",
+    "run_float",
     "shared_layers",
     "unpack_quantized",
     "weight_scale",

@@ -11,16 +11,26 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.errors import ModelError, PlanError, RunError
+from quantisp.errors import ModelError, PlanError, RunError, SettingError
+from quantisp.quantization.activations.calibration import simulate_activations
+from quantisp.quantization.activations.simulation import SimulatedNetwork
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
 from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.graph import Graph, capture, pad_inside
 from quantisp.quantization.layers import Layer, find_layers, small_modules
 from quantisp.quantization.methods import NETWORK
 from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.walk import check_calibration, walk
 
-__all__ = ["LayerCoverage", "QuantizedModel", "codes_dtype", "quantize", "verify_codes"]
+__all__ = [
+    "LayerCoverage",
+    "QuantizedModel",
+    "codes_dtype",
+    "quantize",
+    "quantize_activations",
+    "verify_codes",
+]
 
 
 def quantize(
@@ -30,14 +40,14 @@ def quantize(
     *,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> QuantizedModel:
-    """Quantize a network's weights; the network itself is not changed.
+    """Quantize a network's weights and activations; the network itself is not changed.
 
     Args:
         model: float32 weights, on any device; the codes are computed on the CPU, so that they
             are the same everywhere.
         plan: what becomes of each layer. A plan without bits gives the float network.
-        calibration: network inputs, for methods that need some, such as a list of mosaics; no
-            ground truth. ``rtn`` does not look at them, so they are refused.
+        calibration: network inputs, such as a list of mosaics, for activations and for methods
+            that need some; no ground truth. ``rtn`` does not look at them, so they are refused.
         on_layer: called with the number of layers done, and of all.
 
     Returns:
@@ -53,16 +63,78 @@ def quantize(
         raise ModelError("expected a float network, found a quantized one: quantize its original")
     resolved = plan.resolve(model)
     together = _network_method(resolved)
-    inputs = check_calibration(resolved, calibration, least=2 if together == "auto" else 1)
+    inputs = check_calibration(
+        resolved,
+        calibration,
+        least=2 if together == "auto" else 1,
+        for_activations=plan.quantizes_activations,
+    )
     if together is None:
         rounded = walk(model, resolved, inputs, on_layer)
     else:
         rounded = _rounded_together(together, model, resolved, inputs, on_layer)
     quantized = QuantizedModel(
-        rounded.network, plan=plan, weights=rounded.weights, decisions=rounded.decisions
+        rounded.network,
+        plan=plan.without_activations(),
+        weights=rounded.weights,
+        decisions=rounded.decisions,
     )
     verify_codes(quantized)
-    return quantized
+    if not plan.quantizes_activations:
+        return quantized
+    return quantize_activations(quantized, model, plan, calibration or ())
+
+
+def quantize_activations(
+    quantized: QuantizedModel,
+    model: nn.Module,
+    plan: Plan,
+    calibration: Sequence[Float[Tensor, "n c h w"]],
+    *,
+    graph: Graph | None = None,
+) -> QuantizedModel:
+    """Quantize the activations of a network whose weights already are as planned.
+
+    Args:
+        quantized: of ``plan.without_activations()``; it is not changed.
+        model: the float network that it was made from.
+        plan: with bits for activations.
+        calibration: network inputs to find the ranges with.
+        graph: of ``model``, if it has been captured already.
+
+    Raises:
+        PlanError: the weights are those of another plan, or it does not fit the graph.
+        ModelError: the network cannot be captured.
+        SettingError: no calibration inputs, or a bias that does not fit.
+    """
+    if quantized.plan != plan.without_activations():
+        raise PlanError(
+            "expected weights of the same plan, found those of another one: quantize them first"
+        )
+    if not calibration:
+        raise SettingError(
+            "expected calibration inputs, for the ranges of activations, found none: pass a list "
+            "of network inputs"
+        )
+    graph = capture(model, calibration[0]) if graph is None else graph
+    reference = copy.deepcopy(model).cpu().eval()
+    network = copy.deepcopy(quantized.network)
+    simulated = simulate_activations(
+        graph,
+        reference,
+        network,
+        quantized.weights(),
+        plan,
+        [pad_inside(reference, x.detach().cpu()) for x in calibration],
+    )
+    device = next((p.device for p in network.parameters()), torch.device("cpu"))
+    return QuantizedModel(
+        network,
+        plan=plan,
+        weights=quantized.weights(),
+        decisions=quantized.decisions,
+        activations=simulated.to(device),
+    )
 
 
 def _network_method(resolved: Mapping[str, LayerPlan]) -> str | None:
@@ -151,6 +223,8 @@ class QuantizedModel(nn.Module):
         scales: of each quantized layer, float32: 0-d, or 1-d over the output channels.
         formats: of each quantized layer.
         coverage: of each module that owns parameters.
+        activations: the network in integers, simulated in float, with its graph, the quantizer of
+            each tensor, multipliers, shifts and tables; None where activations are float.
         pattern: the CFA of the network, or None where it names none.
     """
 
@@ -161,6 +235,7 @@ class QuantizedModel(nn.Module):
         plan: Plan,
         weights: Mapping[str, QuantizedWeight],
         decisions: Sequence[str] = (),
+        activations: SimulatedNetwork | None = None,
     ) -> None:
         super().__init__()
         self.training = network.training
@@ -194,11 +269,31 @@ class QuantizedModel(nn.Module):
             )
             for name, module in small_modules(network).items()
         }
+        self.activations = activations
         self.pattern: Any = getattr(network, "pattern", None)
 
     def forward(self, mosaic: Float[Tensor, "*input"]) -> Float[Tensor, "*output"]:
-        """The network's output; activations are float."""
-        return self.network(mosaic)
+        """The network's output; activations are float, or as the plan says."""
+        if self.activations is None:
+            return self.network(mosaic)
+        padded = pad_inside(self.network, mosaic)
+        restored = self.activations(padded)
+        height, width = (
+            restored.shape[axis] * mosaic.shape[axis] // padded.shape[axis] for axis in (2, 3)
+        )
+        return restored[:, :, :height, :width]
+
+    def weights(self) -> dict[str, QuantizedWeight]:
+        """Codes and scale of each quantized layer, together."""
+        layers = find_layers(self.network)
+        return {
+            name: QuantizedWeight(
+                codes=codes.to(torch.int32),
+                scale=self.scales[name],
+                axis=layers[name].output_axis if self.scales[name].ndim else None,
+            )
+            for name, codes in self.codes.items()
+        }
 
 
 def codes_dtype(int_format: IntFormat) -> torch.dtype:

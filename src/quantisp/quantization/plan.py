@@ -10,6 +10,11 @@ from typing import Any, cast, get_args
 from torch import nn
 
 from quantisp.errors import PlanError, SettingError
+from quantisp.quantization.activations.settings import (
+    ActivationSettings,
+    Observer,
+    check_activation_bits,
+)
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import LAYER_KINDS, Layer, find_layers
 from quantisp.quantization.methods import check_method
@@ -28,7 +33,8 @@ class LayerPlan:
 
     Args:
         weight_bits: 2 to 16, or None for float.
-        activation_bits: None: activations are float.
+        activation_bits: 4 to 16, of what the layer gives, or None for float. In ``Plan.default``
+            also of sums, products and tables, which belong to no layer.
         method: a name of ``method_names``.
         granularity: one scale for the ``tensor``, or one for each output ``channel``.
         narrow_range: codes from -qmax, not from -qmax - 1.
@@ -49,10 +55,7 @@ class LayerPlan:
         if self.weight_bits is not None:
             IntFormat(bits=self.weight_bits)
         if self.activation_bits is not None:
-            raise SettingError(
-                f"expected activations in float, found {self.activation_bits} bits, which cannot "
-                "be simulated yet: leave activation_bits at None"
-            )
+            check_activation_bits(self.activation_bits)
         check_method(self.method)
         for value, choices in ((self.granularity, GRANULARITIES), (self.rounding, ROUNDINGS)):
             if value not in choices:
@@ -80,17 +83,19 @@ class Plan:
     Args:
         default: for every layer that is not named.
         layers: for layers by name, as in ``named_modules``.
+        activations: how activations are quantized, where they are.
     """
 
     default: LayerPlan
     layers: Mapping[str, LayerPlan] = field(default_factory=dict[str, LayerPlan])
+    activations: ActivationSettings = field(default_factory=ActivationSettings)
 
     def __post_init__(self) -> None:
         # A copy of our own, so that the caller's dictionary cannot change a frozen plan.
         object.__setattr__(self, "layers", dict(sorted(self.layers.items())))
 
     def __hash__(self) -> int:
-        return hash((self.default, *self.layers.items()))
+        return hash((self.default, self.activations, *self.layers.items()))
 
     @classmethod
     def uniform(
@@ -100,15 +105,22 @@ class Plan:
         activation_bits: int | None = None,
         method: str = "rtn",
         granularity: Granularity = "tensor",
+        observer: Observer = "mse",
+        input_bits: int = 10,
     ) -> Plan:
-        """The same for every layer; the arguments are those of :class:`LayerPlan`."""
+        """The same for every layer.
+
+        The arguments are those of :class:`LayerPlan`, but for the last two, which are those of
+        ``ActivationSettings``.
+        """
         default = LayerPlan(
             weight_bits=weight_bits,
             activation_bits=activation_bits,
             method=method,
             granularity=granularity,
         )
-        return cls(default=default)
+        settings = ActivationSettings(observer=observer, input_bits=input_bits)
+        return cls(default=default, activations=settings)
 
     def with_layer(self, name: str, layer_plan: LayerPlan) -> Plan:
         """The same plan, but for one layer."""
@@ -117,6 +129,17 @@ class Plan:
     def for_layer(self, name: str) -> LayerPlan:
         """What the plan says of a layer."""
         return self.layers.get(name, self.default)
+
+    @property
+    def quantizes_activations(self) -> bool:
+        """Whether it gives bits to any activation."""
+        entries = (self.default, *self.layers.values())
+        return any(entry.activation_bits is not None for entry in entries)
+
+    def without_activations(self) -> Plan:
+        """The same for weights, with activations in float."""
+        layers = {n: replace(entry, activation_bits=None) for n, entry in self.layers.items()}
+        return Plan(default=replace(self.default, activation_bits=None), layers=layers)
 
     def resolve(self, model: nn.Module) -> dict[str, LayerPlan]:
         """What becomes of each layer of a network that owns weights.
@@ -163,7 +186,9 @@ class Plan:
             raise PlanError(
                 f"expected a plan as JSON, found {error}: correct it, or write one with to_json"
             ) from error
-        content = _object("the plan", document, allowed={"schema", "default", "layers"})
+        content = _object(
+            "the plan", document, allowed={"schema", "default", "layers", "activations"}
+        )
         if type(content.get("schema")) is not int or content["schema"] != SCHEMA:
             raise PlanError(
                 f"expected a plan of schema {SCHEMA}, found {content.get('schema')!r}: "
@@ -175,7 +200,8 @@ class Plan:
             name: _read_layer(f"layer {name!r}", entry, inherited=asdict(default))
             for name, entry in entries.items()
         }
-        return cls(default=default, layers=layers)
+        activations = _read_activations(content.get("activations", {}))
+        return cls(default=default, layers=layers, activations=activations)
 
 
 def _check_layer(layer: Layer, plan: LayerPlan) -> None:
@@ -217,17 +243,42 @@ _KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "narrow_range": ("true or false", (bool,)),
     "rounding": ("a text", (str,)),
 }
+_ACTIVATION_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
+    "observer": ("a text", (str,)),
+    "percentile": ("a number", (int, float)),
+    "input_bits": ("a whole number", (int,)),
+    "output_bits": ("a whole number or null", (int, type(None))),
+    "bias_bits": ("a whole number", (int,)),
+    "tie_rule": ("a text", (str,)),
+    "bias_correction": ("true or false", (bool,)),
+}
 
 
-def _read_layer(where: str, value: object, inherited: Mapping[str, Any]) -> LayerPlan:
-    entry = _object(where, value, allowed={known.name for known in fields(LayerPlan)})
+def _read_activations(value: object) -> ActivationSettings:
+    known = {known.name for known in fields(ActivationSettings)}
+    entry = _object("activations", value, allowed=known)
+    _check_kinds("activations", entry, _ACTIVATION_KINDS)
+    try:
+        return ActivationSettings(**entry)
+    except SettingError as error:
+        raise PlanError(f"in activations of the plan: {error}") from error
+
+
+def _check_kinds(
+    where: str, entry: Mapping[str, object], kinds: Mapping[str, tuple[str, tuple[type, ...]]]
+) -> None:
     for name, setting in entry.items():
-        expected, types = _KINDS[name]
+        expected, types = kinds[name]
         # The exact type: JSON's true is no number here, though Python's is.
         if type(setting) not in types:
             raise PlanError(
                 f"expected {expected} as {name} of {where}, found {json.dumps(setting)}: correct it"
             )
+
+
+def _read_layer(where: str, value: object, inherited: Mapping[str, Any]) -> LayerPlan:
+    entry = _object(where, value, allowed={known.name for known in fields(LayerPlan)})
+    _check_kinds(where, entry, _KINDS)
     settings = {**inherited, **entry}
     if "weight_bits" not in settings:
         raise PlanError(

@@ -132,20 +132,25 @@ def _by_weight(
 
 
 def check_calibration(
-    resolved: Mapping[str, LayerPlan], calibration: Sequence[Tensor] | None, *, least: int
+    resolved: Mapping[str, LayerPlan],
+    calibration: Sequence[Tensor] | None,
+    *,
+    least: int,
+    for_activations: bool = False,
 ) -> Sequence[Tensor]:
-    """The calibration inputs, if the plan's methods need some.
+    """The calibration inputs, if the plan's methods or its activations need some.
 
     Args:
         resolved: what becomes of each layer.
         calibration: network inputs, or None.
         least: how many there must be.
+        for_activations: whether the ranges of activations are to be found.
 
     Raises:
         SettingError: inputs that nothing would look at, none where some are needed, or too few.
     """
     methods = sorted({plan.method for plan in resolved.values() if plan.weight_bits is not None})
-    needed = any(method not in METHODS for method in methods)
+    needed = for_activations or any(method not in METHODS for method in methods)
     if not needed and calibration is not None:
         raise SettingError(
             f"expected no calibration, for the methods of the plan ({', '.join(methods)}) do not "
@@ -154,7 +159,8 @@ def check_calibration(
     found = list(calibration or ())
     if needed and len(found) < least:
         raise SettingError(
-            f"expected at least {least} calibration inputs for {', '.join(methods)}, found "
+            f"expected at least {least} calibration inputs for "
+            f"{', '.join([*methods, *(['activations'] if for_activations else [])])}, found "
             f"{len(found)}: pass a list of network inputs"
         )
     for x in found:

@@ -4,6 +4,7 @@ from quantisp.reports.costs import cost_screen_table, has_other_rows
 from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.crops import crop_figure
 from quantisp.reports.figures import psnr_figure
+from quantisp.reports.heatmap import width_figure
 from quantisp.reports.page import report_page
 from quantisp.reports.tables import (
     evaluation_table,
@@ -11,18 +12,24 @@ from quantisp.reports.tables import (
     study_markdown,
     study_table,
 )
+from quantisp.reports.widths import WidthTable, frontier_lines, width_tables, width_text
 from quantisp.reports.writer import write_report
 
 __all__ = [
+    "WidthTable",
     "cost_screen_table",
     "coverage_lines",
     "crop_figure",
     "evaluation_table",
+    "frontier_lines",
     "has_other_rows",
     "psnr_figure",
     "recommendation_lines",
     "report_page",
     "study_markdown",
     "study_table",
+    "width_figure",
+    "width_tables",
+    "width_text",
     "write_report",
 ]

@@ -14,6 +14,7 @@ from quantisp.reports.costs import COST_NOTE, MAC_HEADINGS, cost_table, knee, ma
 from quantisp.reports.coverage import COVERAGE_HEADINGS, coverage_lines, coverage_rows
 from quantisp.reports.crops import ERROR_LIMIT, crop_figure, enlargement
 from quantisp.reports.figures import psnr_figure
+from quantisp.reports.heatmap import width_figure
 from quantisp.reports.page_style import CSS
 from quantisp.reports.page_table import plain_table
 from quantisp.reports.series import (
@@ -24,8 +25,10 @@ from quantisp.reports.series import (
     decimals,
     study_grid,
     study_series,
+    widest_series,
 )
 from quantisp.reports.tables import recommendation_lines
+from quantisp.reports.widths import frontier_lines, width_tables
 
 __all__ = ["report_page"]
 
@@ -43,6 +46,7 @@ def report_page(result: StudyResult, crops: Sequence[Crop], run: Mapping[str, st
         f"<h1>{title}</h1>",
         *_answer(result),
         _psnr_figure(result),
+        *_width_section(result),
         _section("Every width", _study_table(result)),
         _section("Quality against cost", *_costs(result)) if cost_table(result) else "",
         _section("What it looks like", *_crop_figures(result, crops)) if crops else "",
@@ -71,7 +75,7 @@ def report_page(result: StudyResult, crops: Sequence[Crop], run: Mapping[str, st
 
 
 def _answer(result: StudyResult) -> Iterable[str]:
-    studied = [one for one in study_series(result) if one.recommendation is not None]
+    studied = [one for one in widest_series(result) if one.recommendation is not None]
     studied.sort(key=lambda one: (one.chosen_bits is None, one.chosen_bits or 0))
     sentences = [_verdict(one, stress=index == 0) for index, one in enumerate(studied)]
     if result.is_kodak and studied and studied[0].recommendation is not None:
@@ -143,6 +147,26 @@ def _costs(result: StudyResult) -> Iterable[str]:
         "8-bit and 32-bit integers, float16 and float32; sums of 576 products."
     )
     yield plain_table(MAC_HEADINGS, mac_rows(), note)
+
+
+def _width_section(result: StudyResult) -> Iterable[str]:
+    tables = width_tables(result)
+    if not tables:
+        return
+    caption = (
+        "What each pair of weight and activation bits costs in dB. A frame marks the frontier: "
+        "pairs that lose less than every pair of as many bit operations (weight bits times "
+        "activation bits) or fewer."
+    )
+    lists = [
+        f"<p>{escape(table.title)}:</p>\n<ul>\n"
+        + "\n".join(f"<li>{_number(escape(line))}</li>" for line in frontier_lines(table))
+        + "\n</ul>"
+        for table in tables
+    ]
+    alt = "; ".join(f"{table.title}: {', '.join(frontier_lines(table))}" for table in tables)
+    figure = _figure("image/svg+xml", width_figure(tables, "svg"), alt, caption)
+    yield _section("Weights and activations", figure, *lists)
 
 
 def _crop_figures(result: StudyResult, crops: Sequence[Crop]) -> Iterable[str]:

@@ -17,6 +17,7 @@ __all__ = [
     "decimals",
     "study_grid",
     "study_series",
+    "widest_series",
 ]
 
 COLUMN_NOTE = (
@@ -99,6 +100,23 @@ def study_series(result: StudyResult) -> tuple[Series, ...]:
         )
         for key, group in rows.items()
     )
+
+
+def widest_series(result: StudyResult) -> tuple[Series, ...]:
+    """Of each way of rounding weights, the series of the widest activations; float is widest.
+
+    What narrower activations cost is a table of its own.
+    """
+    found: dict[tuple[str, str], Series] = {}
+    for series in study_series(result):
+        key = (series.method, series.granularity)
+        if key not in found or _width(series) > _width(found[key]):
+            found[key] = series
+    return tuple(found.values())
+
+
+def _width(series: Series) -> float:
+    return math.inf if series.activation_bits is None else float(series.activation_bits)
 
 
 def study_grid(result: StudyResult) -> Grid:

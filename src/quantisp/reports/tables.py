@@ -21,6 +21,7 @@ from quantisp.reports.series import (
     study_grid,
     study_series,
 )
+from quantisp.reports.widths import width_markdown, width_tables
 
 __all__ = [
     "TABLE_COLUMNS",
@@ -92,6 +93,8 @@ def study_markdown(result: StudyResult) -> str:
     reference = grid.groups[:1] if result.is_kodak else ()
     said = [*recommendation_lines(result), *coverage_lines(result)]
     lines = [f"- {_markdown(line)}" for line in said]
+    for table in width_tables(result):
+        lines += ["", f"### {_markdown(table.title)}", "", *width_markdown(table)]
     for group in grid.groups[len(reference) :]:
         lines += ["", f"### {_markdown(group.title)}", "", *_markdown_table(grid, group, reference)]
     lines += _cost_markdown(result)

@@ -11,9 +11,11 @@ from quantisp.records import Crop, StudyResult
 from quantisp.reports.cost_figure import cost_figure
 from quantisp.reports.crops import crop_figure
 from quantisp.reports.figures import psnr_figure
+from quantisp.reports.heatmap import width_figure
 from quantisp.reports.page import report_page
 from quantisp.reports.style import ImageFormat
 from quantisp.reports.tables import study_markdown
+from quantisp.reports.widths import width_tables
 
 __all__ = ["write_report"]
 
@@ -24,7 +26,8 @@ def write_report(
     """Write the page, the table in Markdown, the figures, and one picture per crop.
 
     They are ``report.html``, ``study.md``, ``psnr.svg``, ``psnr.png``, where costs are known
-    ``cost.svg`` and ``cost.png``, and ``crop-<name>-<top>-<left>.png``.
+    ``cost.svg`` and ``cost.png``, where activations have bits ``widths.svg`` and ``widths.png``,
+    and ``crop-<name>-<top>-<left>.png``.
 
     Everything is drawn before anything is written; files of the same names are replaced.
 
@@ -45,6 +48,7 @@ def write_report(
         "psnr.svg": psnr_figure(result, "svg"),
         "psnr.png": psnr_figure(result, "png"),
         **_cost_files(result),
+        **_width_figures(result),
         **{name: crop_figure(crop) for name, crop in _crop_names(crops).items()},
     }
     make_folder(folder)
@@ -58,6 +62,13 @@ def _cost_files(result: StudyResult) -> dict[str, bytes]:
     images: tuple[ImageFormat, ...] = ("svg", "png")
     drawn = {f"cost.{image}": cost_figure(result, image) for image in images}
     return {name: content for name, content in drawn.items() if content is not None}
+
+
+def _width_figures(result: StudyResult) -> dict[str, bytes]:
+    tables = width_tables(result)
+    if not tables:
+        return {}
+    return {"widths.svg": width_figure(tables, "svg"), "widths.png": width_figure(tables, "png")}
 
 
 def _crop_names(crops: Sequence[Crop]) -> dict[str, Crop]:

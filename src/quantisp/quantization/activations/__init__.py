@@ -1,0 +1,1 @@
+"""Feature maps in integers: where quantizers stand, their ranges, and the simulated network."""
