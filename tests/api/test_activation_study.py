@@ -86,6 +86,7 @@ def test_the_input_is_rounded_in_the_float_network_too(data: Path) -> None:
         ({"activation_bits": []}, "expected at least one width"),
     ],
 )
+@pytest.mark.usefixtures("without_shape_checks")
 def test_bad_settings(data: Path, tmp_path: Path, options: dict[str, Any], message: str) -> None:
     with pytest.raises(SettingError, match=message):
         quantisp.study(tiny_net(), data / "val", weight_bits=[8], out=tmp_path / "out", **options)

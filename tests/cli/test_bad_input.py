@@ -119,6 +119,7 @@ def test_activation_widths(quantisp: Run, tmp_path: Path, widths: str):
         (["--input-bits", "3"], "expected input bits from 4 to 16, found 3"),
     ],
 )
+@pytest.mark.usefixtures("without_shape_checks")
 def test_activation_settings(quantisp: Run, tmp_path: Path, options: list[str], message: str):
     out = tmp_path / "out"
     outcome = quantisp("study", "--activation-bits", "8", *options, "--out", out)
