@@ -89,7 +89,7 @@ def quantize_activations(
     quantized: QuantizedModel,
     model: nn.Module,
     plan: Plan,
-    calibration: Sequence[Float[Tensor, "n c h w"]],
+    calibration: Sequence[Float[Tensor, "_ _ _ _"]],
     *,
     graph: Graph | None = None,
 ) -> QuantizedModel:

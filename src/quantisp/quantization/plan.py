@@ -138,8 +138,10 @@ class Plan:
 
     def without_activations(self) -> Plan:
         """The same for weights, with activations in float."""
+        default = replace(self.default, activation_bits=None)
         layers = {n: replace(entry, activation_bits=None) for n, entry in self.layers.items()}
-        return Plan(default=replace(self.default, activation_bits=None), layers=layers)
+        # Entries that differed in nothing else are none.
+        return Plan(default=default, layers={n: e for n, e in layers.items() if e != default})
 
     def resolve(self, model: nn.Module) -> dict[str, LayerPlan]:
         """What becomes of each layer of a network that owns weights.

@@ -50,7 +50,7 @@ def simulate_activations(
     network: nn.Module,
     weights: Mapping[str, QuantizedWeight],
     plan: Plan,
-    calibration: Sequence[Float[Tensor, "n c h w"]],
+    calibration: Sequence[Float[Tensor, "_ _ _ _"]],
 ) -> SimulatedNetwork:
     """Put the plan's quantizers on the feature maps.
 
