@@ -32,7 +32,16 @@ Packed = tuple[dict[str, Tensor], dict[str, str]]
 
 
 def pack_quantized(quantized: QuantizedModel) -> Packed:
-    """The tensors and the texts of a quantized network; no two tensors share memory."""
+    """The tensors and the texts of a quantized network; no two tensors share memory.
+
+    Raises:
+        PlanError: its activations are in integers, which the file does not hold.
+    """
+    if quantized.activations is not None:
+        raise PlanError(
+            "expected activations in float, for the file holds weights alone, found some in "
+            "integers: plan them with activation_bits None"
+        )
     weights = {_weight_of(name) for name in quantized.codes}
     tensors = {
         **{f"codes/{name}": codes for name, codes in quantized.codes.items()},
