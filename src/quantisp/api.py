@@ -225,11 +225,11 @@ def study(
             network gets, and what it should give.
         weight_bits: widths, 2 to 16.
         activation_bits: widths, 4 to 16, or None for float.
-        methods: of rounding.
+        methods: of rounding, such as ``rtn``, or ``auto:channel`` for one granularity alone.
         calibration: pictures for methods that need some, none of them studied; None is two
             packaged ones.
         skip_layers: names or globs of layers that stay in float; ``.`` is the network itself.
-        granularities: ``tensor``, ``channel`` or both.
+        granularities: ``tensor``, ``channel`` or both, for methods that do not name their own.
         budgets: such as ``mean-bits=5``, ``kilobytes=1000`` or ``bops=12.5%``: rows with the widths
             of least error within them, for each method and granularity.
         plans: more rows, by name.
@@ -312,7 +312,8 @@ def study_with_crops(
             "network that it was made from, and measure this one with `quantisp evaluate`"
         )
     place = find_device(device)
-    settings = _settings(weight_bits, activation_bits, methods, granularities)
+    ways = _ways(methods, granularities)
+    settings = _settings(weight_bits, activation_bits, ways)
     activations = ActivationSettings(
         observer=cast("Observer", observer),
         input_bits=DEFAULT_INPUT_BITS if input_bits is None else input_bits,
@@ -330,8 +331,7 @@ def study_with_crops(
         plan.resolve(folding.network)
     mixed = mixed_settings(
         folding.network,
-        methods=methods,
-        granularities=granularities,
+        ways=ways,
         budgets=budgets,
         plans=plans,
         weight_formats=weight_formats,
@@ -340,7 +340,7 @@ def study_with_crops(
     work = network_work(folding.network, count_macs(folding.network, example))
     for setting, budget in mixed.budgets.items():
         check_budget(folding.network, plan_of(setting, skipped), work, budget)
-    used = {*methods, *mixed.methods}
+    used = {*(method for method, _ in ways), *mixed.methods}
     planned = [*uniform, *mixed.plans.values()]
     in_integers = any(plan.quantizes_activations for plan in planned)
     needed = mixed.looks_at_inputs or in_integers
@@ -390,11 +390,19 @@ def _input_bits(asked: int | None, plans: Sequence[Plan]) -> int | None:
     return widths.pop() if widths else None
 
 
+def _ways(methods: Sequence[str], granularities: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Each method with its own granularity, as in ``auto:channel``, or with each of the others."""
+    ways: dict[tuple[str, str], None] = {}
+    for text in methods:
+        method, colon, own = text.partition(":")
+        ways |= dict.fromkeys((method, each) for each in ([own] if colon else granularities))
+    return tuple(ways)
+
+
 def _settings(
     weight_bits: Sequence[int],
     activation_bits: Sequence[int | None],
-    methods: Sequence[str],
-    granularities: Sequence[str],
+    ways: Sequence[tuple[str, str]],
 ) -> tuple[Setting, ...]:
     # The widest first: weights are rounded once for all of them.
     numbers = {operator.index(bits) for bits in activation_bits if bits is not None}
@@ -406,8 +414,7 @@ def _settings(
             weight_bits=bits,
             activation_bits=width,
         )
-        for method in dict.fromkeys(methods)
-        for granularity in dict.fromkeys(granularities)
+        for method, granularity in ways
         for bits in sorted({operator.index(bits) for bits in weight_bits})
         for width in activations
     )

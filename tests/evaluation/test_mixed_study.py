@@ -42,9 +42,7 @@ def mixed_request(pictures: tuple[StudyPicture, ...], **options: Any) -> StudyRe
         "plans": {"mine": GIVEN},
         "weight_formats": ["float16", "mxfp4"],
     }
-    mixed = mixed_settings(
-        NET, methods=["quantease"], granularities=["channel"], **{**content, **options}
-    )
+    mixed = mixed_settings(NET, ways=[("quantease", "channel")], **{**content, **options})
     macs = count_macs(NET, torch.empty(1, 1, 48, 48))
     return request(
         pictures[:1],

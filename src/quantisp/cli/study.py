@@ -53,11 +53,16 @@ def study_command(
         str, typer.Option(help="Widths of feature maps, or float: 8, 6-12,float.")
     ] = "float",
     method: Annotated[
-        str, typer.Option(help="Rounding methods of `quantisp info`, separated by commas.")
-    ] = "rtn",
+        str,
+        typer.Option(
+            help="Rounding methods of `quantisp info`, separated by commas; METHOD:tensor or "
+            "METHOD:channel for one kind of scales alone. The default is the paper's rounding, "
+            "and our best."
+        ),
+    ] = "rtn:tensor,auto:channel",
     granularity: Annotated[
         str, typer.Option(help="Scales per 'tensor', per 'channel', or both.")
-    ] = "tensor,channel",
+    ] = "channel",
     budget: Annotated[
         list[str] | None,
         typer.Option(

@@ -44,8 +44,7 @@ class MixedSettings:
 def mixed_settings(
     model: nn.Module,
     *,
-    methods: Sequence[str],
-    granularities: Sequence[str],
+    ways: Sequence[tuple[str, str]],
     budgets: Sequence[str] = (),
     plans: Mapping[str, Plan] | None = None,
     weight_formats: Sequence[str] = (),
@@ -55,7 +54,7 @@ def mixed_settings(
 
     Args:
         model: the float network.
-        methods, granularities: each budget is met with each of them.
+        ways: method and granularity; each budget is met with each of them.
         budgets: such as ``mean-bits=5``.
         plans: by the names that their rows get.
         weight_formats: of ``WEIGHT_FORMATS``.
@@ -68,8 +67,7 @@ def mixed_settings(
     given = [(setting_of_plan(name, plan, model), plan) for name, plan in (plans or {}).items()]
     met = [
         (_of_budget(budget, method, granularity), budget)
-        for method in dict.fromkeys(methods)
-        for granularity in dict.fromkeys(granularities)
+        for method, granularity in ways
         for budget in dict.fromkeys(map(Budget.parse, budgets))
     ]
     for setting, _ in met:

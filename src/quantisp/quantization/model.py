@@ -21,6 +21,7 @@ from quantisp.quantization.layers import Layer, find_layers, small_modules
 from quantisp.quantization.methods import NETWORK
 from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
+from quantisp.quantization.statistics import first_inputs
 from quantisp.quantization.walk import check_calibration, walk
 
 __all__ = [
@@ -125,7 +126,7 @@ def quantize_activations(
         network,
         quantized.weights(),
         plan,
-        [pad_inside(reference, x.detach().cpu()) for x in calibration],
+        [pad_inside(reference, x.detach().cpu()) for x in first_inputs(calibration)],
     )
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     return QuantizedModel(

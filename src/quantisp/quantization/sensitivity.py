@@ -22,7 +22,12 @@ from quantisp.errors import PlanError, RunError, SettingError
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import CALIBRATED, METHODS
 from quantisp.quantization.plan import LayerPlan, Plan
-from quantisp.quantization.statistics import LayerStatistics, count_calls, float_statistics
+from quantisp.quantization.statistics import (
+    LayerStatistics,
+    count_calls,
+    first_inputs,
+    float_statistics,
+)
 
 __all__ = ["SENSITIVITY_BITS", "STAND_IN", "Sensitivity", "measure_sensitivity", "shared_layers"]
 
@@ -125,6 +130,7 @@ class _Bench:
             nn.utils.convert_conv2d_weight_memory_format(copied, torch.channels_last)
             for copied in (copy.deepcopy(model).eval().requires_grad_(False) for _ in range(2))
         )
+        calibration = first_inputs(calibration)
         kept_apart = calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:]
         fitted = [x for x in calibration if not any(x is other for other in kept_apart)]
         count_calls(reference, calibration[0], names)

@@ -23,11 +23,15 @@ __all__ = [
     "LayerStatistics",
     "as_matrix",
     "count_calls",
+    "first_inputs",
     "float_statistics",
     "from_matrix",
     "layer_statistics",
     "output_means",
 ]
+
+# About 22 mosaics of 96x96 px.
+ENOUGH_SAMPLES = 200_000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -82,6 +86,16 @@ def from_matrix(layer: nn.Module, matrix: Tensor, weight: Tensor) -> Tensor:
         grouped = matrix.reshape(groups, weight.shape[1], inputs, *weight.shape[2:])
         return grouped.transpose(1, 2).flip(3, 4).reshape(weight.shape)
     return matrix.reshape(weight.shape)
+
+
+def first_inputs(calibration: Sequence[Tensor]) -> list[Tensor]:
+    """As many of the inputs as second moments need: more would only take longer."""
+    kept: list[Tensor] = []
+    for x in calibration:
+        if sum(other.numel() for other in kept) >= ENOUGH_SAMPLES:
+            break
+        kept.append(x)
+    return kept
 
 
 def layer_statistics(

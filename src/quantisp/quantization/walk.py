@@ -20,6 +20,7 @@ from quantisp.quantization.plan import LayerPlan
 from quantisp.quantization.statistics import (
     as_matrix,
     count_calls,
+    first_inputs,
     from_matrix,
     layer_statistics,
 )
@@ -111,7 +112,8 @@ def _rounded(
             return _by_weight(layer, weight, int_format, plan, axis), None
         # Refuses weights that are not finite.
         weight_scale(weight, int_format)
-        statistics = layer_statistics(*networks, stop.name, calibration, calls=stop.calls)
+        inputs = first_inputs(calibration)
+        statistics = layer_statistics(*networks, stop.name, inputs, calls=stop.calls)
         method = CALIBRATED[plan.method]
         return method(layer.module, weight, int_format, plan.rounding, axis, statistics)
     except ModelError as error:

@@ -27,8 +27,6 @@ WORTH_KEEPING = 0.99
 UNSEEN = 2.5e-7
 # Of the calibration inputs, one in so many is kept apart to decide by.
 HELD_OUT = 4
-# Second moments need fewer inputs than the descent.
-MOMENTS = 6
 
 
 def choose_steps(task: NetworkTask) -> RoundedNetwork:
@@ -52,9 +50,7 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
     steps: dict[str, Callable[[NetworkTask], RoundedNetwork]] = {
         "equalization": lambda part: part.round_by(equal, "rtn", [], part.report),
         "mse": lambda part: part.round_by(base, "mse", [], part.report),
-        "quantease": lambda part: part.round_by(
-            base, "quantease", part.inputs[:MOMENTS], part.report
-        ),
+        "quantease": lambda part: part.round_by(base, "quantease", part.inputs, part.report),
         "reconstruction": lambda part: reconstructed(part, best),
         "bias correction": lambda part: corrected(part, best),
     }

@@ -26,7 +26,7 @@ from quantisp.quantization.network import NetworkTask, RoundedNetwork
 
 __all__ = ["reconstruct", "reconstructed"]
 
-STEPS = 500
+STEPS = 1000
 # Inputs in one step.
 BATCH = 2
 # Steps of Adam: in codes, in the logarithm of scales, and in units of the biases.
