@@ -44,3 +44,12 @@ def without_shape_checks() -> Iterator[None]:
     jaxtyping.config.update("jaxtyping_disable", True)
     yield
     jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of tests are small: the descents of rounding methods need fewer steps."""
+    from quantisp.quantization.methods import adaround, brecq, reconstruction
+
+    for method, steps in ((adaround, 400), (brecq, 100), (reconstruction, 50)):
+        monkeypatch.setattr(method, "STEPS", steps)

@@ -98,9 +98,9 @@ def test_a_pair_without_its_partner(quantisp: Run, tmp_path: Path):
 def test_a_good_picture_is_taken(quantisp: Run, tmp_path: Path):
     out = tmp_path / "out"
     arguments = ["--images", picture(tmp_path / "a.png"), "--weight-bits", "8", "--out", out]
-    code, printed, complaint = quantisp("study", *arguments, "--granularity", "tensor")
+    code, printed, complaint = quantisp("study", *arguments, "--method", "rtn")
     assert (code, complaint) == (0, "")
-    assert "rtn, per tensor" in printed
+    assert "rtn, per channel" in printed
     names = {path.name for path in out.iterdir()}
     assert {"study.json", "study.csv", "run.json", "report.html", "psnr.svg", "psnr.png"} <= names
 
@@ -124,6 +124,12 @@ def test_activation_settings(quantisp: Run, tmp_path: Path, options: list[str], 
     out = tmp_path / "out"
     outcome = quantisp("study", "--activation-bits", "8", *options, "--out", out)
     check(outcome, message, out)
+
+
+def test_a_granularity_that_nothing_would_use(quantisp: Run, tmp_path: Path):
+    out = tmp_path / "out"
+    outcome = quantisp("study", "--method", "rtn:tensor", "--granularity", "channel", "--out", out)
+    check(outcome, "leave out --granularity", out)
 
 
 @pytest.mark.parametrize("widths", ["0", "1", "17", "8-4", "x", "", "4-", "-4", "4,,5", "4.5", "²"])
@@ -197,7 +203,7 @@ def test_weights_files(quantisp: Run, tmp_path: Path, case: str):
 
 def test_another_study_is_not_overwritten(quantisp: Run, tmp_path: Path):
     out = tmp_path / "out"
-    arguments = ["study", "--images", picture(tmp_path / "a.png"), "--granularity", "tensor"]
+    arguments = ["study", "--images", picture(tmp_path / "a.png"), "--method", "rtn"]
     assert quantisp(*arguments, "--weight-bits", "8", "--out", out)[0] == 0
     before = {path: path.read_bytes() for path in out.iterdir()}
     code, _, complaint = quantisp(*arguments, "--weight-bits", "9", "--out", out)
@@ -221,6 +227,7 @@ def test_no_space(tmp_path: Path, allowed_bytes: int):
     picture(tmp_path / "a.png")
     out = tmp_path / "out"
     command = [sys.executable, "-m", "quantisp.cli.main", "study", "--images", "a.png"]
+    command += ["--method", "rtn"]
     ended = subprocess.run(
         [*command, "--weight-bits", "8", "--out", "out"],
         cwd=tmp_path,

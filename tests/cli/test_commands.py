@@ -43,6 +43,10 @@ def photo(tmp_path: Path) -> Path:
     return path
 
 
+# The default rounds by auto, too, which takes minutes.
+STUDY = ("study", "--method", "rtn", "--weight-bits", "8")
+
+
 def test_info_of_the_packaged_model(printed: Run):
     facts = json.loads(printed("info", "dephasenet-lite", "--json"))
     assert facts["macs_per_px"] <= 150_000
@@ -75,14 +79,14 @@ def test_evaluate_obeys_a_plan(printed: Run, photo: Path, tmp_path: Path):
 
 def test_study_prints_the_document_that_it_wrote(printed: Run, photo: Path, tmp_path: Path):
     out = tmp_path / "out"
-    shown = printed("study", "--images", photo, "--weight-bits", "8", "--out", out, "--json")
+    shown = printed(*STUDY, "--images", photo, "--out", out, "--json")
     assert shown == (out / "study.json").read_text()
     assert json.loads(shown)["schema"] == 1
 
 
 def test_the_places_to_show_can_be_chosen(printed: Run, photo: Path, tmp_path: Path):
     out = tmp_path / "out"
-    printed("study", "--images", photo, "--weight-bits", "8", "--out", out, "--crop", "photo:0,0")
+    printed(*STUDY, "--images", photo, "--out", out, "--crop", "photo:0,0")
     assert (out / "crop-photo-0-0.png").is_file()
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from quantisp.errors import PlanError
 from quantisp.quantization import IntFormat, LayerPlan, Plan, QuantizedModel, quantize
-from quantisp.quantization.methods import adaround, brecq, reconstruction
+from quantisp.quantization.methods import adaround
 from quantisp.quantization.methods.adaround import SoftCodes, round_adaptively
 from quantisp.quantization.methods.brecq import find_blocks
 from quantisp.quantization.methods.equalization import Pair, equalize, find_pairs
@@ -47,13 +47,6 @@ class Residual(nn.Module):
             x = block(x)
         x = self.middle(x)
         return self.tail(x) + self.side(x)
-
-
-@pytest.fixture(autouse=True)
-def _few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small networks need fewer."""
-    for method, steps in ((adaround, 400), (brecq, 100), (reconstruction, 50)):
-        monkeypatch.setattr(method, "STEPS", steps)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from quantisp.cli.options import (
     read_plans,
 )
 from quantisp.cli.progress import ProgressDisplay, console
+from quantisp.errors import SettingError
 from quantisp.files import write_atomically
 
 if TYPE_CHECKING:
@@ -53,16 +54,17 @@ def study_command(
         str, typer.Option(help="Widths of feature maps, or float: 8, 6-12,float.")
     ] = "float",
     method: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="Rounding methods of `quantisp info`, separated by commas; METHOD:tensor or "
-            "METHOD:channel for one kind of scales alone. The default is the paper's rounding, "
-            "and our best."
+            "METHOD:channel for one kind of scales alone.",
+            show_default="rtn:tensor,auto:channel, the paper's rounding and our best",
         ),
-    ] = "rtn:tensor,auto:channel",
+    ] = None,
     granularity: Annotated[
-        str, typer.Option(help="Scales per 'tensor', per 'channel', or both.")
-    ] = "channel",
+        str | None,
+        typer.Option(help="Scales per 'tensor', per 'channel', or both.", show_default="channel"),
+    ] = None,
     budget: Annotated[
         list[str] | None,
         typer.Option(
@@ -137,6 +139,7 @@ def study_command(
         write_report,
     )
 
+    methods, granularities = _ways(method, granularity)
     began, start = datetime.now(UTC), time.monotonic()
     with ProgressDisplay() as display:
 
@@ -152,8 +155,8 @@ def study_command(
             targets=targets,
             weight_bits=parse_widths(weight_bits),
             activation_bits=parse_activation_widths(activation_bits),
-            methods=parse_list(method),
-            granularities=parse_list(granularity),
+            methods=methods,
+            granularities=granularities,
             budgets=budget or (),
             plans=read_plans(plan or ()),
             weight_formats=parse_list(weight_format),
@@ -188,6 +191,22 @@ def study_command(
     for line in [*recommendation_lines(outcome.result), *coverage_lines(outcome.result)]:
         screen.print(line)
     screen.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+
+
+def _ways(method: str | None, granularity: str | None) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Methods, and the granularities of those that do not name their own."""
+    if method is None:
+        methods = ("rtn:tensor", "auto:channel") if granularity is None else ("rtn", "auto")
+    else:
+        methods = parse_list(method)
+    if granularity is None:
+        return methods, ("channel",)
+    if methods and all(":" in name for name in methods):
+        raise SettingError(
+            f"expected a method without its own granularity beside --granularity, found {method}: "
+            "leave out --granularity"
+        )
+    return methods, parse_list(granularity)
 
 
 def _run_record(began: datetime, seconds: float, device: str) -> dict[str, str]:
