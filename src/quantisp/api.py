@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import operator
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -14,14 +13,9 @@ import torch
 from torch import nn
 
 from quantisp.api_files import holds_quantized, load_quantized
-from quantisp.api_inputs import Material, example_input, find_material, listed
-from quantisp.data import (
-    CalibrationCrops,
-    calibration_crops,
-    default_calibration,
-    find_images,
-)
-from quantisp.errors import ImageError, ModelError, SettingError
+from quantisp.api_inputs import Material, Sources, example_input, find_material
+from quantisp.api_settings import calibration_for, find_settings, find_ways, width_of_input
+from quantisp.errors import ModelError, SettingError
 from quantisp.evaluation import (
     StudyOutcome,
     StudyProgress,
@@ -51,11 +45,10 @@ from quantisp.quantization import (
     check_budget,
     count_macs,
     fold_batch_norms,
-    needs_calibration,
     network_work,
     quantize,
 )
-from quantisp.records import EvaluationResult, Granularity, Setting, StudyResult
+from quantisp.records import EvaluationResult, StudyResult
 
 if TYPE_CHECKING:
     from quantisp.quantization import Observer
@@ -69,7 +62,6 @@ DEFAULT_BITS = tuple(range(4, 17))
 DEFAULT_INPUT_BITS = 10
 
 Model = str | Path | nn.Module
-Sources = str | Path | Sequence[str | Path]
 
 
 def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> nn.Module:
@@ -173,7 +165,7 @@ def evaluate(
             log.info("in float: %s, for %s", name, reason)
         planned = plan.resolve(network).values()
         methods = {entry.method for entry in planned if entry.weight_bits is not None}
-        crops = _calibration(calibration, methods, material, needed=plan.quantizes_activations)
+        crops = calibration_for(calibration, methods, material, needed=plan.quantizes_activations)
         network = quantize(network, plan, None if crops is None else material.degraded(crops))
     elif calibration is not None:
         raise SettingError("expected a plan beside calibration pictures, found none: pass --plan")
@@ -312,8 +304,8 @@ def study_with_crops(
             "network that it was made from, and measure this one with `quantisp evaluate`"
         )
     place = find_device(device)
-    ways = _ways(methods, granularities)
-    settings = _settings(weight_bits, activation_bits, ways)
+    ways = find_ways(methods, granularities)
+    settings = find_settings(weight_bits, activation_bits, ways)
     activations = ActivationSettings(
         observer=cast("Observer", observer),
         input_bits=DEFAULT_INPUT_BITS if input_bits is None else input_bits,
@@ -344,7 +336,7 @@ def study_with_crops(
     planned = [*uniform, *mixed.plans.values()]
     in_integers = any(plan.quantizes_activations for plan in planned)
     needed = mixed.looks_at_inputs or in_integers
-    cut = _calibration(calibration, used, material, needed=needed)
+    cut = calibration_for(calibration, used, material, needed=needed)
     request = StudyRequest(
         name=found.name,
         model=folding.network,
@@ -359,7 +351,7 @@ def study_with_crops(
         skip_layers=skipped,
         coverage=coverage(folding, planned),
         activations=activations,
-        input_bits=_input_bits(input_bits, planned),
+        input_bits=width_of_input(input_bits, planned),
         plans=mixed.plans,
         budgets=mixed.budgets,
         work=work,
@@ -372,88 +364,3 @@ def _check(network: nn.Module, device: torch.device, material: Material) -> None
     exact = material.input_size is not None
     interface = material.degradation.interface
     check_network(network, device, interface, material.input_sizes(), exact=exact)
-
-
-def _input_bits(asked: int | None, plans: Sequence[Plan]) -> int | None:
-    """What every network's input is rounded to: as the plans say that give bits to activations.
-
-    Raises:
-        SettingError: they do not agree.
-    """
-    found = {plan.activations.input_bits for plan in plans if plan.quantizes_activations}
-    widths = found if asked is None else {*found, asked}
-    if len(widths) > 1:
-        raise SettingError(
-            f"expected one width of the input, found {', '.join(map(str, sorted(widths)))} bits: "
-            "give plans and --input-bits the same"
-        )
-    return widths.pop() if widths else None
-
-
-def _ways(methods: Sequence[str], granularities: Sequence[str]) -> tuple[tuple[str, str], ...]:
-    """Each method with its own granularity, as in ``auto:channel``, or with each of the others."""
-    ways: dict[tuple[str, str], None] = {}
-    for text in methods:
-        method, colon, own = text.partition(":")
-        ways |= dict.fromkeys((method, each) for each in ([own] if colon else granularities))
-    return tuple(ways)
-
-
-def _settings(
-    weight_bits: Sequence[int],
-    activation_bits: Sequence[int | None],
-    ways: Sequence[tuple[str, str]],
-) -> tuple[Setting, ...]:
-    # The widest first: weights are rounded once for all of them.
-    numbers = {operator.index(bits) for bits in activation_bits if bits is not None}
-    activations = [*([None] if None in activation_bits else []), *sorted(numbers, reverse=True)]
-    settings = tuple(
-        Setting(
-            method=method,
-            granularity=cast("Granularity", granularity),
-            weight_bits=bits,
-            activation_bits=width,
-        )
-        for method, granularity in ways
-        for bits in sorted({operator.index(bits) for bits in weight_bits})
-        for width in activations
-    )
-    if not settings:
-        raise SettingError("expected at least one width, method and granularity, found none")
-    # A plan refuses methods, granularities and widths that do not exist.
-    for setting in settings:
-        plan_of(setting)
-    return settings
-
-
-def _calibration(
-    sources: Sources | None, methods: set[str], material: Material, *, needed: bool = False
-) -> CalibrationCrops | None:
-    """Crops to calibrate with, if one of the methods needs some, or they are needed anyway.
-
-    Raises:
-        SettingError: pictures that no method would look at.
-        ImageError: unusable pictures, or one that is also measured on.
-    """
-    if not needed and not any(needs_calibration(method) for method in methods):
-        if sources is not None:
-            raise SettingError(
-                f"expected no calibration, for the methods ({', '.join(sorted(methods))}) do not "
-                "look at it: leave it out"
-            )
-        return None
-    if sources is None and material.has_own_inputs:
-        raise SettingError(
-            "expected pictures to calibrate with that are like --inputs, found none: pass "
-            "--calibration"
-        )
-    files = default_calibration() if sources is None else find_images(listed(sources))
-    crops = calibration_crops(files)
-    measured = material.measured()
-    for file, digest in zip(files, crops.sha256, strict=True):
-        if digest in measured:
-            raise ImageError(
-                f"expected other pictures to calibrate with than to measure on, {file.path} is "
-                f"also measured on, as {measured[digest]}: take it out of one"
-            )
-    return crops

@@ -22,7 +22,10 @@ from quantisp.evaluation import (
 )
 from quantisp.models import InputSize, LoadedModel
 
-__all__ = ["Material", "example_input", "find_degradation", "find_material", "listed"]
+__all__ = ["Material", "Sources", "example_input", "find_degradation", "find_material", "listed"]
+
+Sources = str | Path | Sequence[str | Path]
+"""Files, folders or globs, or ``sample``."""
 
 EXAMPLE_PX = 96
 

@@ -14,27 +14,12 @@ import torch
 from PIL import Image
 
 from quantisp.cfa import CFAPattern
-from quantisp.cli.main import main
 from quantisp.models import Provenance, build_preset, load_model_file, write_model_file
 from quantisp.models.zoo import PACKAGED
 
 pytestmark = pytest.mark.unit
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def quantisp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run the command line in this process: exit code, standard output, standard error."""
-
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["quantisp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 def picture(path: Path, size: tuple[int, int] = (48, 40), mode: str = "RGB") -> Path:

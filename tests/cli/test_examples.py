@@ -61,8 +61,9 @@ def test_an_example_is_studied_by_its_command(
         # Where it was trained to, and fewer pictures and widths than shown.
         command = [re.sub(r"^out/", f"{tmp_path}/", word) for word in words]
         command[command.index("--out") + 1] = str(tmp_path / str(number))
-        if "--method" in command:
-            command[command.index("--method") + 1] = "rtn"
+        if "--method" not in command:
+            command += ["--method", "all"]
+        command[command.index("--method") + 1] = "rtn"
         run(monkeypatch, *command, "--images", picture, "--weight-bits", "6")
         found = json.loads((tmp_path / str(number) / "study.json").read_text())
         kinds = [layer["kind"] for layer in found["coverage"]]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,23 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from quantisp.cli.main import main
-
 pytestmark = pytest.mark.unit
 
 Run = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def quantisp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["quantisp", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
 
 
 @pytest.fixture

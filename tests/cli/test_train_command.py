@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from quantisp.cli.main import main
 from quantisp.models import load_model_file
 
 pytestmark = pytest.mark.unit
@@ -19,15 +18,8 @@ Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture
-def quantisp(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["quantisp", "train", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        captured = capsys.readouterr()
-        return int(ended.value.code or 0), captured.out, captured.err
-
-    return run
+def train(quantisp: Run) -> Run:
+    return partial(quantisp, "train")
 
 
 @pytest.fixture
@@ -59,10 +51,10 @@ def photos(tmp_path: Path) -> Path:
     ],
 )
 def test_mistakes_get_one_line_and_nothing_is_written(
-    quantisp: Run, photos: Path, tmp_path: Path, options: list[str], message: str
+    train: Run, photos: Path, tmp_path: Path, options: list[str], message: str
 ) -> None:
     out = tmp_path / "run"
-    code, shown, complaint = quantisp("--data", photos, "--out", out, "--steps", "1", *options)
+    code, shown, complaint = train("--data", photos, "--out", out, "--steps", "1", *options)
     assert (code, shown) == (2, "")
     assert message in complaint
     assert complaint.count("\n") == 1
@@ -71,28 +63,28 @@ def test_mistakes_get_one_line_and_nothing_is_written(
 
 @pytest.mark.parametrize("content", [None, b"nothing"])
 def test_no_usable_pictures(
-    quantisp: Run, tmp_path: Path, photos: Path, content: bytes | None
+    train: Run, tmp_path: Path, photos: Path, content: bytes | None
 ) -> None:
     empty, out = tmp_path / "empty", tmp_path / "run"
     empty.mkdir()
     if content is not None:
         (empty / "broken.png").write_bytes(content)
-    code, _, complaint = quantisp("--data", empty, "--validation", photos, "--out", out)
+    code, _, complaint = train("--data", empty, "--validation", photos, "--out", out)
     assert code == 2
     assert "expected pictures" in complaint.splitlines()[-1]
     assert not out.exists()
 
 
-def test_a_run_for_a_cfa_of_ones_own(quantisp: Run, photos: Path, tmp_path: Path) -> None:
+def test_a_run_for_a_cfa_of_ones_own(train: Run, photos: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     options = ["--steps", "1", "--batch", "1", "--precision", "float32"]
     options += ["--cfa", "WR/GB", "--white", "0.25,0.5,0.25"]
-    code, shown, _ = quantisp("--data", photos, "--out", out, *options)
+    code, shown, _ = train("--data", photos, "--out", out, *options)
     assert code == 0
     assert shown.startswith("best on validation: ")
     model = load_model_file(out / "model.safetensors")
     assert model.pattern.tile == ("WR", "GB")
     assert model.pattern.response("W") == (0.25, 0.5, 0.25)
-    code, _, complaint = quantisp("--data", photos, "--out", out, *options)
+    code, _, complaint = train("--data", photos, "--out", out, *options)
     assert code == 2
     assert "pass --resume to go on" in complaint

@@ -1,0 +1,106 @@
+"""What a study's options mean: settings, the input's width, and the pictures to calibrate with."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import cast
+
+from quantisp.api_inputs import Material, Sources, listed
+from quantisp.data import CalibrationCrops, calibration_crops, default_calibration, find_images
+from quantisp.errors import ImageError, SettingError
+from quantisp.evaluation import plan_of
+from quantisp.quantization import Plan, needs_calibration
+from quantisp.records import Granularity, Setting
+
+__all__ = ["calibration_for", "find_settings", "find_ways", "width_of_input"]
+
+
+def width_of_input(asked: int | None, plans: Sequence[Plan]) -> int | None:
+    """What every network's input is rounded to: as the plans say that give bits to activations.
+
+    Raises:
+        SettingError: they do not agree.
+    """
+    found = {plan.activations.input_bits for plan in plans if plan.quantizes_activations}
+    widths = found if asked is None else {*found, asked}
+    if len(widths) > 1:
+        raise SettingError(
+            f"expected one width of the input, found {', '.join(map(str, sorted(widths)))} bits: "
+            "give plans and --input-bits the same"
+        )
+    return widths.pop() if widths else None
+
+
+def find_ways(methods: Sequence[str], granularities: Sequence[str]) -> tuple[tuple[str, str], ...]:
+    """Each method with its own granularity, as in ``auto:channel``, or with each of the others."""
+    ways: dict[tuple[str, str], None] = {}
+    for text in methods:
+        method, colon, own = text.partition(":")
+        ways |= dict.fromkeys((method, each) for each in ([own] if colon else granularities))
+    return tuple(ways)
+
+
+def find_settings(
+    weight_bits: Sequence[int],
+    activation_bits: Sequence[int | None],
+    ways: Sequence[tuple[str, str]],
+) -> tuple[Setting, ...]:
+    """Every way at every pair of widths, in the order of the rows.
+
+    Raises:
+        SettingError: none, or one that does not exist.
+    """
+    # The widest first: weights are rounded once for all of them.
+    numbers = {operator.index(bits) for bits in activation_bits if bits is not None}
+    activations = [*([None] if None in activation_bits else []), *sorted(numbers, reverse=True)]
+    settings = tuple(
+        Setting(
+            method=method,
+            granularity=cast("Granularity", granularity),
+            weight_bits=bits,
+            activation_bits=width,
+        )
+        for method, granularity in ways
+        for bits in sorted({operator.index(bits) for bits in weight_bits})
+        for width in activations
+    )
+    if not settings:
+        raise SettingError("expected at least one width, method and granularity, found none")
+    # A plan refuses methods, granularities and widths that do not exist.
+    for setting in settings:
+        plan_of(setting)
+    return settings
+
+
+def calibration_for(
+    sources: Sources | None, methods: set[str], material: Material, *, needed: bool = False
+) -> CalibrationCrops | None:
+    """Crops to calibrate with, if one of the methods needs some, or they are needed anyway.
+
+    Raises:
+        SettingError: pictures that no method would look at.
+        ImageError: unusable pictures, or one that is also measured on.
+    """
+    if not needed and not any(needs_calibration(method) for method in methods):
+        if sources is not None:
+            raise SettingError(
+                f"expected no calibration, for the methods ({', '.join(sorted(methods))}) do not "
+                "look at it: leave it out"
+            )
+        return None
+    if sources is None and material.has_own_inputs:
+        raise SettingError(
+            "expected pictures to calibrate with that are like --inputs, found none: pass "
+            "--calibration"
+        )
+    files = default_calibration() if sources is None else find_images(listed(sources))
+    crops = calibration_crops(files)
+    measured = material.measured()
+    for file, digest in zip(files, crops.sha256, strict=True):
+        if digest in measured:
+            raise ImageError(
+                f"expected other pictures to calibrate with than to measure on, {file.path} is "
+                f"also measured on, as {measured[digest]}: take it out of one"
+            )
+    return crops
