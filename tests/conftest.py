@@ -49,7 +49,7 @@ def without_shape_checks() -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def few_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks of tests are small: the descents of rounding methods need fewer steps."""
-    from quantisp.quantization.methods import adaround, brecq, reconstruction
+    from quantisp.quantization.methods import adaround, brecq, incremental
 
-    for method, steps in ((adaround, 400), (brecq, 100), (reconstruction, 50)):
+    for method, steps in ((adaround, 400), (brecq, 100), (incremental, 100)):
         monkeypatch.setattr(method, "STEPS", steps)

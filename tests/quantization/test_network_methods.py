@@ -77,7 +77,7 @@ def rounded(network: nn.Module, method: str, inputs: list[Tensor] | None) -> Qua
         ("adaround", 0.95),
         ("brecq", 0.5),
         ("bias-correction", 0.95),
-        ("reconstruction", 0.3),
+        ("incremental", 0.3),
         ("auto", 0.3),
     ],
 )
@@ -101,7 +101,7 @@ def test_the_methods_come_in_the_order_of_their_worth(
     unseen = [x.flip(3) for x in inputs]
     errors = [
         error_of(rounded(residual, method, inputs), residual, unseen)
-        for method in ("reconstruction", "quantease", "gptq")
+        for method in ("incremental", "quantease", "gptq")
     ]
     assert errors == sorted(errors)
 
@@ -110,7 +110,7 @@ def test_the_methods_come_in_the_order_of_their_worth(
 def test_only_the_layers_of_the_method_are_changed(
     residual: nn.Module, inputs: list[Tensor]
 ) -> None:
-    plan = Plan.uniform(weight_bits=4, method="reconstruction").with_layer(
+    plan = Plan.uniform(weight_bits=4, method="incremental").with_layer(
         "tail", LayerPlan(weight_bits=4)
     )
     plan = plan.with_layer("side", LayerPlan(weight_bits=None))

@@ -102,14 +102,14 @@ def test_grouped_transposed_convolution_has_a_scale_for_each_output(method: str)
         torch.testing.assert_close(scales, expected.scales["0"], rtol=0.02, atol=0.0)
 
 
-@pytest.mark.parametrize("method", ["brecq", "reconstruction"])
+@pytest.mark.parametrize("method", ["brecq", "incremental"])
 def test_methods_of_a_network_keep_the_scales_of_groups(
     method: str, monkeypatch: pytest.MonkeyPatch
 ):
-    from quantisp.quantization.methods import brecq, reconstruction
+    from quantisp.quantization.methods import brecq, incremental
 
     monkeypatch.setattr(brecq, "STEPS", 3)
-    monkeypatch.setattr(reconstruction, "STEPS", 3)
+    monkeypatch.setattr(incremental, "STEPS", 3)
     network = nn.Sequential(nn.ConvTranspose2d(6, 8, 3, stride=2, groups=2))
     plan = Plan.uniform(weight_bits=5, granularity="channel", method=method)
     found = quantize(network, plan, [torch.rand(2, 6, 9, 9) for _ in range(4)])

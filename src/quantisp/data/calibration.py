@@ -21,7 +21,7 @@ __all__ = ["CalibrationCrops", "calibration_crops", "default_calibration"]
 # Packaged with scikit-image, and others than the photographs that are studied by default.
 DEFAULT_FILES = ("rocket.jpg", "motorcycle_left.png")
 CROP_PX = 96
-BATCHES, BATCH = 16, 4
+BATCHES, BATCH = 48, 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -50,7 +50,7 @@ def default_calibration() -> tuple[ImageFile, ...]:
 
 
 def calibration_crops(files: Sequence[ImageFile], *, seed: int = 0) -> CalibrationCrops:
-    """Sixteen batches of four crops of 96x96 px, more of them from places with detail.
+    """Forty-eight batches of four crops of 96x96 px, more of them from places with detail.
 
     Args:
         files: the pictures.

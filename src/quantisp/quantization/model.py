@@ -21,6 +21,7 @@ from quantisp.quantization.layers import Layer, find_layers, small_modules
 from quantisp.quantization.methods import NETWORK
 from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
+from quantisp.quantization.sensitivity import measure_alone
 from quantisp.quantization.statistics import first_inputs
 from quantisp.quantization.walk import check_calibration, walk
 
@@ -32,6 +33,10 @@ __all__ = [
     "quantize_activations",
     "verify_codes",
 ]
+
+
+# Enough inputs to tell sensitive layers from others.
+INPUTS_ALONE = 4
 
 
 def quantize(
@@ -155,7 +160,7 @@ def _network_method(resolved: Mapping[str, LayerPlan]) -> str | None:
 
 
 def _rounded_together(
-    method: str,
+    together: str,
     model: nn.Module,
     resolved: Mapping[str, LayerPlan],
     inputs: Sequence[Tensor],
@@ -164,26 +169,38 @@ def _rounded_together(
     network = copy.deepcopy(model).eval().requires_grad_(False)
 
     def round_by(
-        other: nn.Module, name: str, some: Sequence[Tensor], report: Report
+        network: nn.Module,
+        method: str,
+        inputs: Sequence[Tensor],
+        report: Report,
+        layers: Sequence[str] | None = None,
     ) -> RoundedNetwork:
         tried = {
-            layer: replace(entry, method=name) if entry.method == method else entry
+            layer: replace(entry, method=method) if entry.method == together else entry
             for layer, entry in resolved.items()
         }
-        return walk(other, tried, some, report)
+        if layers is not None:
+            float_entry = LayerPlan(weight_bits=None)
+            tried = {n: e if n in layers else float_entry for n, e in tried.items()}
+        return walk(network, tried, inputs, report)
+
+    def errors_alone(network: nn.Module, layers: Sequence[str]) -> Mapping[str, float]:
+        planned = {layer: replace(resolved[layer], method="gptq") for layer in layers}
+        return measure_alone(network, planned, inputs[:INPUTS_ALONE])
 
     task = NetworkTask(
         model=network,
         formats={
             name: int_format
             for name, entry in resolved.items()
-            if entry.method == method and (int_format := entry.weight_format) is not None
+            if entry.method == together and (int_format := entry.weight_format) is not None
         },
         inputs=inputs,
         round_by=round_by,
+        errors_alone=errors_alone,
         report=on_layer or (lambda _done, _total: None),
     )
-    rounded = NETWORK[method](task)
+    rounded = NETWORK[together](task)
     # In the mode and layout of the model.
     finished = copy.deepcopy(model)
     finished.load_state_dict(rounded.network.state_dict())

@@ -52,7 +52,23 @@ class RoundedNetwork:
 
 
 Report = Callable[[int, int], None]
-RoundBy = Callable[[nn.Module, str, Sequence[Tensor], Report], RoundedNetwork]
+ErrorsAlone = Callable[[nn.Module, Sequence[str]], Mapping[str, float]]
+
+
+@runtime_checkable
+class RoundBy(Protocol):
+    """Rounding by a method of single layers."""
+
+    def __call__(
+        self,
+        network: nn.Module,
+        method: str,
+        inputs: Sequence[Tensor],
+        report: Report,
+        layers: Sequence[str] | None = None,
+    ) -> RoundedNetwork:
+        """Round ``layers`` and leave every other weight as it is; None is every planned layer."""
+        ...
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -65,6 +81,8 @@ class NetworkTask:
         inputs: network inputs to calibrate with.
         round_by: rounds a network that has the same layers, such as ``model``, by a method of
             layers, with some of the inputs, and reports as it goes.
+        errors_alone: the mean squared error of such a network's output for each of some layers,
+            were that one alone rounded.
         report: called with the number of steps done, and of all.
     """
 
@@ -72,6 +90,7 @@ class NetworkTask:
     formats: Mapping[str, IntFormat]
     inputs: Sequence[Float[Tensor, "*_"]]
     round_by: RoundBy
+    errors_alone: ErrorsAlone
     report: Report
 
     def owners(self) -> list[str]:

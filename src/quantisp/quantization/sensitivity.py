@@ -29,7 +29,14 @@ from quantisp.quantization.statistics import (
     float_statistics,
 )
 
-__all__ = ["SENSITIVITY_BITS", "STAND_IN", "Sensitivity", "measure_sensitivity", "shared_layers"]
+__all__ = [
+    "SENSITIVITY_BITS",
+    "STAND_IN",
+    "Sensitivity",
+    "measure_alone",
+    "measure_sensitivity",
+    "shared_layers",
+]
 
 SENSITIVITY_BITS = tuple(range(2, 9))
 """The widths that are tried: 2 to 8."""
@@ -83,13 +90,33 @@ def measure_sensitivity(
     found = {name: dict(errors) for name, errors in (known or {}).items()}
     names = tuple(shared_layers(model, plan))
     missing = [name for name in names if not set(widths) <= found.get(name, {}).keys()]
-    bench = _Bench.of(model, plan, missing, calibration) if missing else None
+    bench = _Bench.of(model, plan.resolve(model), missing, calibration) if missing else None
     for name in missing:
         if bench is not None:
             found[name] = {bits: bench.error(name, bits) for bits in widths}
         if on_layer is not None:
             on_layer(name, found[name])
     return {name: {bits: found[name][bits] for bits in widths} for name in names}
+
+
+def measure_alone(
+    model: nn.Module,
+    resolved: Mapping[str, LayerPlan],
+    calibration: Sequence[Float[Tensor, "_ _ _ _"]],
+) -> dict[str, float]:
+    """The mean squared error of the output with each layer alone as planned, all others in float.
+
+    Args:
+        model: the float network; it is not changed.
+        resolved: of each layer to try its plan; by a method of single layers.
+        calibration: network inputs, at least one.
+
+    Raises:
+        ModelError: a layer that the inputs do not reach.
+        RunError: an output is not finite.
+    """
+    bench = _Bench.of(model, resolved, tuple(resolved), calibration)
+    return {name: bench.error(name, plan.weight_bits) for name, plan in resolved.items()}
 
 
 def shared_layers(model: nn.Module, plan: Plan) -> dict[str, tuple[str, ...]]:
@@ -124,7 +151,11 @@ class _Bench:
 
     @classmethod
     def of(
-        cls, model: nn.Module, plan: Plan, names: Sequence[str], calibration: Sequence[Tensor]
+        cls,
+        model: nn.Module,
+        plans: Mapping[str, LayerPlan],
+        names: Sequence[str],
+        calibration: Sequence[Tensor],
     ) -> _Bench:
         trial, reference = (
             nn.utils.convert_conv2d_weight_memory_format(copied, torch.channels_last)
@@ -134,7 +165,6 @@ class _Bench:
         kept_apart = calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:]
         fitted = [x for x in calibration if not any(x is other for other in kept_apart)]
         count_calls(reference, calibration[0], names)
-        plans = plan.resolve(model)
         plans = {name: replace(plans[name], method=_method(plans[name])) for name in names}
         looking = [name for name in names if plans[name].method in CALIBRATED]
         with torch.inference_mode():
@@ -149,7 +179,7 @@ class _Bench:
             outputs=outputs,
         )
 
-    def error(self, name: str, bits: int) -> float:
+    def error(self, name: str, bits: int | None) -> float:
         """Of the network's output, with one layer quantized."""
         layer, plan = self.layers[name], replace(self.plans[name], weight_bits=bits)
         own = {key: value.clone() for key, value in layer.module.state_dict().items()}

@@ -25,12 +25,12 @@ from quantisp.quantization.methods.brecq import round_blocks
 from quantisp.quantization.methods.equalization import round_equalized
 from quantisp.quantization.methods.external import GROUPS, external_methods
 from quantisp.quantization.methods.gptq import round_by_gptq
+from quantisp.quantization.methods.incremental import round_incrementally
 from quantisp.quantization.methods.mse import minimise_squared_error
 from quantisp.quantization.methods.quantease import (
     round_by_quantease,
     round_by_quantease_with_bias,
 )
-from quantisp.quantization.methods.reconstruction import reconstruct
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.network import NetworkMethod
 from quantisp.quantization.rounding import Rounding
@@ -115,7 +115,7 @@ NETWORK: dict[str, NetworkMethod] = {
     "equalization": round_equalized,
     "bias-correction": correct_biases,
     "brecq": round_blocks,
-    "reconstruction": reconstruct,
+    "incremental": round_incrementally,
     "auto": choose_steps,
 }
 

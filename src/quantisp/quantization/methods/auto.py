@@ -16,7 +16,7 @@ from torch import nn
 from quantisp.errors import RunError
 from quantisp.quantization.methods.bias_correction import corrected
 from quantisp.quantization.methods.equalization import equalize
-from quantisp.quantization.methods.reconstruction import reconstructed
+from quantisp.quantization.methods.incremental import rounded_incrementally
 from quantisp.quantization.network import NetworkTask, RoundedNetwork, output_error
 
 __all__ = ["choose_steps"]
@@ -26,11 +26,11 @@ WORTH_KEEPING = 0.99
 # A mean squared error of outputs in [0, 1] that is a fifth of what rounding to 8 bits makes: 66 dB.
 UNSEEN = 2.5e-7
 # Of the calibration inputs, one in so many is kept apart to decide by.
-HELD_OUT = 4
+HELD_OUT = 8
 
 
 def choose_steps(task: NetworkTask) -> RoundedNetwork:
-    """Equalization, range by squared error, QuantEase, reconstruction, corrected biases.
+    """Equalization, range by squared error, QuantEase, incremental rounding, corrected biases.
 
     Raises:
         RunError: the outputs are not finite.
@@ -51,7 +51,7 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
         "equalization": lambda part: part.round_by(equal, "rtn", [], part.report),
         "mse": lambda part: part.round_by(base, "mse", [], part.report),
         "quantease": lambda part: part.round_by(base, "quantease", part.inputs, part.report),
-        "reconstruction": lambda part: reconstructed(part, best),
+        "incremental": lambda part: rounded_incrementally(part, base),
         "bias correction": lambda part: corrected(part, best),
     }
     for number, (name, step) in enumerate(steps.items()):

@@ -9,7 +9,7 @@ for rapid-deployment", NeurIPS 2019, section 3.3.
 from __future__ import annotations
 
 from quantisp.quantization.network import NetworkTask, RoundedNetwork
-from quantisp.quantization.statistics import count_calls, output_means
+from quantisp.quantization.statistics import count_calls, first_inputs, output_means
 
 __all__ = ["correct_biases", "corrected"]
 
@@ -29,9 +29,10 @@ def corrected(task: NetworkTask, start: RoundedNetwork) -> RoundedNetwork:
         if "bias" in dict(start.network.get_submodule(name).named_parameters(recurse=False))
     ]
     found = start
-    wanted = output_means(task.model, layers, task.inputs)
+    inputs = first_inputs(task.inputs)
+    wanted = output_means(task.model, layers, inputs)
     for done, name in enumerate(layers, start=1):
-        given = output_means(found.network, [name], task.inputs, calls=calls[name])[name]
+        given = output_means(found.network, [name], inputs, calls=calls[name])[name]
         bias = found.network.get_submodule(name).get_parameter("bias").detach()
         found = found.with_weights({}, {name: bias + (wanted[name] - given).to(bias)})
         task.report(done, len(layers))

@@ -13,6 +13,7 @@ such as DePhaseNet's residual blocks and attention gates; a layer outside of any
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +23,7 @@ from quantisp.errors import RunError
 from quantisp.quantization.affine import QuantizedWeight, spread_scale
 from quantisp.quantization.methods.adaround import SoftCodes
 from quantisp.quantization.network import NetworkTask, RoundedNetwork
-from quantisp.quantization.statistics import count_calls
+from quantisp.quantization.statistics import count_calls, first_inputs
 from quantisp.quantization.watching import beside, watch
 
 __all__ = ["find_blocks", "round_blocks"]
@@ -35,6 +36,8 @@ REGULARISER = 20.0
 
 def round_blocks(task: NetworkTask) -> RoundedNetwork:
     """Scales of least squared error, then block after block; see ``NetworkMethod``."""
+    # What a block gives for more inputs would take many times the time and memory.
+    task = replace(task, inputs=first_inputs(task.inputs))
     found = task.round_by(task.model, "mse", [], lambda _done, _total: None)
     blocks = find_blocks(task.model, task.inputs[0], task.owners())
     weights = _sensitivity(task, list(blocks))
