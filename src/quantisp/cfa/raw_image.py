@@ -71,9 +71,9 @@ def linear(raw: RawImage) -> Float32[np.ndarray, "h w"]:
     values = np.empty((height, width), dtype=np.float32)
     for position, black in enumerate(raw.black):
         y, x = divmod(position, period_x)
-        scale = np.float32(1.0 / (raw.white - black))
         sites = raw.codes[y::period_y, x::period_x].astype(np.float32)
-        values[y::period_y, x::period_x] = (sites - np.float32(black)) * scale
+        sites -= np.float32(black)
+        values[y::period_y, x::period_x] = sites / np.float32(raw.white - black)
     return values
 
 
@@ -82,7 +82,8 @@ def _complaints(raw: RawImage) -> list[str]:
     codes, positions = raw.codes, raw.pattern.period[0] * raw.pattern.period[1]
     if codes.ndim != 2 or codes.dtype != np.uint16 or codes.size == 0:
         found.append(
-            f"expected codes as uint16 [H, W], found {codes.dtype} {list(codes.shape)}: convert them"
+            f"expected codes as uint16 [H, W], found {codes.dtype} {list(codes.shape)}: "
+            "convert them"
         )
     if len(raw.black) != positions:
         found.append(
