@@ -5,8 +5,8 @@ of electrons at saturation; O is what reading adds. The pair is DNG's NoiseProfi
 
 Source: Foi et al., "Practical Poissonian-Gaussian noise modeling and fitting for single-image
 raw-data", IEEE Transactions on Image Processing 17(10), 2008. The cameras' parameters: Abdelhamed,
-Brubaker, Brown, "Noise Flow", ICCV 2019, of the cameras in the SIDD data set (Abdelhamed, Lin, Brown,
-CVPR 2018).
+Brubaker, Brown, "Noise Flow", ICCV 2019, of the cameras in the SIDD data set (Abdelhamed, Lin,
+Brown, CVPR 2018).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ def camera_noise(iso: float, camera: str = "google-pixel") -> NoiseModel:
     Between the ISO values of the table S and O are interpolated, on logarithmic axes; beyond them S
     grows with ISO and O with its square.
 
-    >>> camera_noise(800)
+    >>> camera_noise(800.0)
     NoiseModel(shot=0.001764, read=1.2e-05)
 
     Raises:

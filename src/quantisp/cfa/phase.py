@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Float32, Float64
 
 from quantisp.cfa.patterns import CFAPattern
 from quantisp.cfa.raw_image import RawImage, linear
@@ -83,7 +83,7 @@ def _position_means(raw: RawImage) -> Float[np.ndarray, "places positions"]:
     """Means of each position of the tile over blocks of cells."""
     period_y, period_x = raw.pattern.period
     block_y, block_x = period_y * CELLS_AVERAGED, period_x * CELLS_AVERAGED
-    found: list[np.ndarray[tuple[int, ...], np.dtype[np.float64]]] = []
+    found: list[Float64[np.ndarray, "places positions"]] = []
     for window in _windows(raw):
         rows, columns = window.shape[0] // block_y, window.shape[1] // block_x
         blocks = window[: rows * block_y, : columns * block_x].reshape(

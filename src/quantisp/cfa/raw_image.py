@@ -103,4 +103,19 @@ def _complaints(raw: RawImage) -> list[str]:
         found.append(f"expected 1 to {MAX_BITS} bits, found {raw.bits}: correct the bits")
     if raw.orientation not in ORIENTATIONS:
         found.append(f"expected an EXIF orientation of 1 to 8, found {raw.orientation}: correct it")
+    return found + _colour_complaints(raw)
+
+
+def _colour_complaints(raw: RawImage) -> list[str]:
+    found: list[str] = []
+    neutral, matrix = raw.as_shot_neutral, raw.color_matrix
+    if neutral is not None and not all(0 < value < math.inf for value in neutral):
+        found.append(f"expected a neutral of values above 0, found {neutral}: correct it")
+    if matrix is not None and (len(matrix) < 3 or not bool(np.isfinite(matrix).all())):
+        found.append(
+            "expected a colour matrix of 3 rows or more, finite, found another: correct it"
+        )
+    pairs = raw.noise_profile or ()
+    if not all(0 <= value < math.inf for pair in pairs for value in pair):
+        found.append(f"expected a noise profile from 0 on, found {pairs[:4]}: correct it")
     return found

@@ -6,9 +6,10 @@
                                                                                │
     codes ◀── black, rounded, clipped at white ◀── noise ◀─────────────────────┘
 
-The sample of a letter L is n_L (w_L . RGB) / sum(w_L): w_L is the pattern's response, n_L = w_L . n what
-L collects of a neutral surface, n the camera's neutral (as DNG's AsShotNeutral). Divided by n_L, it is
-the mosaic that networks expect. A white of larger response saturates before the colours do.
+The sample of a letter L is n_L (w_L . RGB) / sum(w_L): w_L is the pattern's response, n_L = w_L . n
+what L collects of a neutral surface, n the camera's neutral (as DNG's AsShotNeutral). Divided by
+n_L, it is the mosaic that networks expect. A white of larger response saturates before the colours
+do.
 """
 
 from __future__ import annotations

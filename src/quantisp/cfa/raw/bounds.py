@@ -57,4 +57,7 @@ def reason(error: Exception) -> str:
     """What an error says, in one line, as what was found in a file."""
     if isinstance(error, FileNotFoundError):
         return "nothing"
-    return " ".join(str(error).split()) or type(error).__name__
+    # LibRaw's come as bytes.
+    first = error.args[0] if error.args else ""
+    text = first.decode("utf-8", "replace") if isinstance(first, bytes) else str(error)
+    return " ".join(text.split()) or type(error).__name__

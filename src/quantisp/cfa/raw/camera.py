@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float64
 
 from quantisp.cfa.patterns import CFAPattern
 from quantisp.cfa.raw.bounds import check_size, file_size, reason
@@ -152,6 +153,6 @@ def _neutral(gains: list[float]) -> tuple[float, float, float] | None:
     return (least / gains[0], least / gains[1], least / gains[2])
 
 
-def _matrix(capture: Any) -> np.ndarray[Any, Any] | None:
+def _matrix(capture: Any) -> Float64[np.ndarray, "3 3"] | None:
     matrix = np.asarray(capture.rgb_xyz_matrix, dtype=float)[:3]
     return matrix if matrix.any() else None

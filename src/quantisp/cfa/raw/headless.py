@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt16
+from jaxtyping import UInt8, UInt16
 
 from quantisp.cfa.raw.bounds import check_size, file_size
 from quantisp.cfa.raw.options import Packing, RawOptions, assemble, check_codes
@@ -80,7 +80,7 @@ def encode_headless(
 
 
 def _decode(
-    rows: np.ndarray[tuple[int, ...], np.dtype[np.uint8]],
+    rows: UInt8[np.ndarray, "h bytes"],
     width: int,
     bits: int,
     packing: Packing,

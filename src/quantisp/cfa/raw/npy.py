@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,10 @@ def read_npy(path: Path, options: RawOptions) -> RawImage:
     """
     size = file_size(path)
     try:
-        stored: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        with warnings.catch_warnings():
+            # A header that Python 2 wrote is read as well.
+            warnings.simplefilter("ignore", UserWarning)
+            stored: np.ndarray[Any, Any] = np.load(path, mmap_mode="r", allow_pickle=False)
     # numpy raises many kinds on damaged headers, SyntaxError among them.
     except Exception as error:
         raise damaged(path, "an array of NumPy", reason(error)) from error
