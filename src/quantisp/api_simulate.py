@@ -6,7 +6,6 @@ import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import Float, Float32
@@ -28,10 +27,10 @@ from quantisp.data import SUFFIXES, ImageFile, find_images, read_picture
 from quantisp.errors import ImageError, SettingError
 from quantisp.files import make_folder
 
-__all__ = ["Curve", "RawFormat", "Simulated", "simulate"]
+__all__ = ["Simulated", "simulate"]
 
-RawFormat = Literal["dng", "npy", "png"]
-Curve = Literal["srgb", "linear"]
+FORMATS = ("dng", "npy", "png")
+CURVES = ("srgb", "linear")
 LARGEST_GAIN = 64.0
 
 
@@ -78,8 +77,8 @@ def simulate(
     *,
     white_balance_gains: tuple[float, float, float] | None = None,
     raw_options: RawOptions | None = None,
-    curve: Curve | None = None,
-    file_format: RawFormat = "dng",
+    curve: str | None = None,
+    file_format: str = "dng",
     notes: dict[str, str] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Simulated, ...]:
@@ -95,8 +94,8 @@ def simulate(
             grey; None is 1 for pictures, and what a capture says itself (as shot), else what makes
             the scene grey in the mean.
         raw_options: of raw files that do not describe themselves.
-        curve: of RGB pictures, sRGB where None.
-        file_format: DNG, or npy or 16-bit PNG with a sidecar.
+        curve: of RGB pictures, ``srgb`` or ``linear``; sRGB where None.
+        file_format: ``dng``, or ``npy`` or ``png`` (16 bits) with a sidecar.
         notes: into the captures' metadata.
         on_progress: called with the number of pictures done, and of all.
 
@@ -122,14 +121,21 @@ def simulate(
 def _write(
     file: ImageFile, scene: _Scene, settings: SensorSettings, target: Path, notes: dict[str, str]
 ) -> Simulated:
-    raw = simulate_raw(
-        scene.rgb,
-        settings,
-        neutral=scene.neutral,
-        color_matrix=scene.color_matrix,
-        orientation=scene.orientation,
-        metadata={"camera": "simulated", "source": f"{scene.source}: {file.path.name}", **notes},
-    )
+    try:
+        raw = simulate_raw(
+            scene.rgb,
+            settings,
+            neutral=scene.neutral,
+            color_matrix=scene.color_matrix,
+            orientation=scene.orientation,
+            metadata={
+                "camera": "simulated",
+                "source": f"{scene.source}: {file.path.name}",
+                **notes,
+            },
+        )
+    except ImageError as error:
+        raise ImageError(f"{file.path}: {error}") from error
     write_raw(target, raw)
     height, width = raw.size
     return Simulated(
@@ -148,7 +154,7 @@ def _scene(
     file: ImageFile,
     gains: tuple[float, float, float] | None,
     options: RawOptions,
-    curve: Curve | None,
+    curve: str | None,
 ) -> _Scene:
     if not _is_raw(file.path, options):
         values = read_picture(file.path).tensor()[0].permute(1, 2, 0).numpy()
@@ -216,8 +222,8 @@ def _check(gains: tuple[float, float, float] | None, file_format: str, curve: st
             f"{', '.join(f'{gain:g}' for gain in gains)}: correct --white-balance-gains"
         )
     for value, kind, choices in (
-        (file_format, "format", get_args(RawFormat)),
-        (curve or "srgb", "curve", get_args(Curve)),
+        (file_format, "format", FORMATS),
+        (curve or "srgb", "curve", CURVES),
     ):
         if value not in choices:
             raise SettingError(
@@ -225,7 +231,7 @@ def _check(gains: tuple[float, float, float] | None, file_format: str, curve: st
             )
 
 
-def _targets(found: Sequence[ImageFile], out: Path, file_format: RawFormat) -> list[Path]:
+def _targets(found: Sequence[ImageFile], out: Path, file_format: str) -> list[Path]:
     names = [file.name.strip("/").replace("/", "-") for file in found]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

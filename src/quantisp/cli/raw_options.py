@@ -64,8 +64,12 @@ def raw_options(
         SettingError, PatternError: a value that means nothing.
     """
     from quantisp.cfa import parse_pattern
-    from quantisp.cfa.raw import RawOptions
+    from quantisp.cfa.raw import PACKINGS, RawOptions
 
+    if packing is not None and packing not in PACKINGS:
+        raise SettingError(
+            f"expected a packing among {', '.join(PACKINGS)}, found {packing!r}: correct --packing"
+        )
     chosen: Any = packing
     return RawOptions(
         width=width,

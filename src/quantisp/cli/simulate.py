@@ -114,8 +114,8 @@ def simulate_command(
                 black=raw_black,
                 white=raw_white,
             ),
-            curve=curve,  # pyright: ignore[reportArgumentType]
-            file_format=file_format,  # pyright: ignore[reportArgumentType]
+            curve=curve,
+            file_format=file_format,
             notes={**notes, "exposure_ev": f"{exposure:g}", "seed": str(seed)},
             on_progress=lambda count, total: display.show("simulating", count, total),
         )

@@ -93,7 +93,7 @@ def find_images(
                 f"cannot read {source} ({error.strerror}): correct the path"
             ) from error
     if not found:
-        raise ImageError("expected pictures, found no file or folder named: pass --images")
+        raise ImageError("expected pictures, found no file or folder named: name some")
     stems = [path.stem for path in found]
     names = stems if len(set(stems)) == len(stems) else list(found.values())
     if len(set(names)) < len(names):
@@ -114,7 +114,7 @@ def _expand(source: str, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
         if not below:
             raise ImageError(
                 f"expected pictures ({', '.join(suffixes)}) in the folder {source}, found none: "
-                "name another folder with --images"
+                "name another folder"
             )
         return [(p, p.relative_to(path).as_posix()) for p in below]
     if path.is_file():
