@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -210,3 +211,25 @@ def test_real_captures(
     raw = read_raw(tmp_path / f"{source.stem}.dng")
     assert raw.pattern == CFAPattern.named("rgbw-kodak")
     assert raw.bits == 10
+
+
+@pytest.mark.reference
+def test_another_developer_gets_the_picture_back(quantisp: Run, tmp_path: Path) -> None:
+    """Black, white balance, matrix and curve, by LibRaw alone: what was simulated is undone."""
+    rawpy: Any = pytest.importorskip("rawpy")
+    y, x = np.mgrid[0:96, 0:128] / 128
+    scene = np.stack([0.2 + 0.6 * x, 0.7 - 0.5 * y, 0.3 + 0.3 * np.sin(4 * x + 2 * y)], axis=2)
+    photo = (scene * 255 + 0.5).astype(np.uint8)
+    Image.fromarray(photo).save(tmp_path / "photo.png")
+    options = ("--cfa", "bayer", "--bits", 14, "--white-balance-gains", "2,1,1.6")
+    assert quantisp("simulate", tmp_path / "photo.png", *options, "--out", tmp_path)[0] == 0
+    with rawpy.imread(str(tmp_path / "photo.dng")) as capture:
+        developed = capture.postprocess(
+            use_camera_wb=True,
+            no_auto_bright=True,
+            gamma=(2.4, 12.92),
+            output_color=rawpy.ColorSpace.sRGB,
+        )
+    error = np.abs(developed.astype(int) - photo)[4:-4, 4:-4]
+    assert error.mean() < 1.0
+    assert error.max() < 6
