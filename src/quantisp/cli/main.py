@@ -10,6 +10,7 @@ import typer
 from quantisp.cli.evaluate import evaluate_command
 from quantisp.cli.info import info_command
 from quantisp.cli.quantize import quantize_command
+from quantisp.cli.simulate import simulate_command
 from quantisp.cli.study import study_command
 from quantisp.cli.train import train_command
 from quantisp.errors import QuantispError
@@ -37,6 +38,7 @@ app.command("study")(study_command)
 app.command("evaluate")(evaluate_command)
 app.command("quantize")(quantize_command)
 app.command("train")(train_command)
+app.command("simulate")(simulate_command)
 app.command("info")(info_command)
 
 

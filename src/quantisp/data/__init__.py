@@ -2,13 +2,14 @@
 
 from quantisp.data.calibration import CalibrationCrops, calibration_crops, default_calibration
 from quantisp.data.datasets import Dataset, find_dataset, read_training_picture
-from quantisp.data.images import SAMPLE, ImageFile, Picture, find_images, read_picture
+from quantisp.data.images import SAMPLE, SUFFIXES, ImageFile, Picture, find_images, read_picture
 from quantisp.data.pairs import PairFiles, find_pairs
 from quantisp.data.patches import PatchCache
 from quantisp.data.tiles import TileSet, decode_tiles, open_tiles, remove_tiles
 
 __all__ = [
     "SAMPLE",
+    "SUFFIXES",
     "CalibrationCrops",
     "Dataset",
     "ImageFile",

@@ -12,17 +12,15 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, UInt8, UInt16
 
+from quantisp.cfa.raw.bounds import reason
+from quantisp.cfa.raw.tiff import check_page
 from quantisp.errors import ImageError
 
-__all__ = ["BayerRaw", "check_page", "read_bayer_dng", "reason"]
+__all__ = ["BayerRaw", "read_bayer_dng"]
 
 # A phone's frame has 12 million samples; a header that promises far more is damaged.
 MOST_BYTES = 1 << 27
 CFA, SUB_IFDS_READ = 32803, 8
-# TIFF's numbers of no compression, LZW, JPEG (lossless too), and the two of deflate.
-JPEG = 7
-COMPRESSIONS = (1, 5, JPEG, 8, 32946)
-JPEG_HEADER_BYTES = 4096
 # Values of TIFF tags that are stored as pairs of integers.
 RATIONAL = (5, 10)
 # A colour that is multiplied by more than this has no signal.
@@ -66,63 +64,6 @@ def read_bayer_dng(path: Path) -> BayerRaw:
             f"expected a linear 2x2 RGB Bayer mosaic in {path}, found {reason(error)}: "
             "download the file again, or leave the burst out"
         ) from error
-
-
-def reason(error: Exception) -> str:
-    """What an error says, in one line, as what was found in a file."""
-    if isinstance(error, FileNotFoundError):
-        return "nothing"
-    return " ".join(str(error).split()) or type(error).__name__
-
-
-def check_page(page: Any, path: Path, *, most_bytes: int) -> None:
-    """Refuse a TIFF page whose headers promise more than its file can hold, before it is decoded.
-
-    Args:
-        page: tifffile's, of the file at ``path``.
-        most_bytes: that the decoded page may take.
-
-    Raises:
-        ImageError: what was found, for a message to name.
-    """
-    counts, offsets = page.databytecounts, page.dataoffsets
-    chunks = math.prod(page.chunked)
-    declared = page.imagewidth * page.imagelength * page.samplesperpixel * page.bitspersample / 8
-    decoded = max(page.nbytes, chunks * math.prod(page.chunks) * page.dtype.itemsize)
-    if page.nbytes > most_bytes or decoded > 2 * most_bytes:
-        raise ImageError(f"a header of {page.imagelength}x{page.imagewidth} px")
-    ends = [offset + count for offset, count in zip(offsets, counts, strict=True)]
-    # tifffile fills what is not there with zeros.
-    if len(ends) != chunks or not ends or min(counts) < 1 or max(ends) > path.stat().st_size:
-        raise ImageError("a file that was cut short")
-    if page.compression not in COMPRESSIONS:
-        raise ImageError(f"compression {int(page.compression)}")
-    if page.compression == 1 and declared > sum(counts):
-        raise ImageError(
-            f"a header of {page.imagelength}x{page.imagewidth} px with {sum(counts)} bytes of data"
-        )
-    if page.compression == JPEG:
-        with path.open("rb") as stream:
-            for offset in offsets:
-                stream.seek(offset)
-                _check_jpeg(stream.read(JPEG_HEADER_BYTES), most_samples=math.prod(page.chunks))
-
-
-def _check_jpeg(head: bytes, *, most_samples: int) -> None:
-    """Refuse a JPEG stream that decodes to more than its place: decoders allocate what it says.
-
-    Source: ITU-T T.81, annex B.
-    """
-    at = 2
-    while at + 10 <= len(head) and head[at] == 0xFF:
-        marker, length = head[at + 1], int.from_bytes(head[at + 2 : at + 4])
-        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
-            height, width = (int.from_bytes(head[at + i : at + i + 2]) for i in (5, 7))
-            if height * width * head[at + 9] > most_samples:
-                raise ImageError(f"a JPEG header of {height}x{width} px")
-            return
-        at += 2 + length
-    raise ImageError("a JPEG stream without a header")
 
 
 def _read(path: Path) -> BayerRaw:

@@ -23,7 +23,9 @@ import numpy as np
 from jaxtyping import Float32, Float64, Shaped, UInt8, UInt16
 from PIL import Image
 
-from quantisp.data.dng import BayerRaw, check_page, read_bayer_dng, reason
+from quantisp.cfa.raw.bounds import reason
+from quantisp.cfa.raw.tiff import check_page
+from quantisp.data.dng import BayerRaw, read_bayer_dng
 from quantisp.data.images import ImageFile, read_picture
 from quantisp.errors import ImageError
 

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from quantisp.errors import ImageError
 
-__all__ = ["SAMPLE", "ImageFile", "Picture", "find_images", "read_picture"]
+__all__ = ["SAMPLE", "SUFFIXES", "ImageFile", "Picture", "find_images", "read_picture"]
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +65,14 @@ class Picture:
         return digest.hexdigest()
 
 
-def find_images(sources: Sequence[str | Path]) -> tuple[ImageFile, ...]:
+def find_images(
+    sources: Sequence[str | Path], *, suffixes: Sequence[str] = SUFFIXES
+) -> tuple[ImageFile, ...]:
     """The pictures behind files, folders (searched to the bottom), globs, or the word ``sample``.
+
+    Args:
+        sources: of pictures.
+        suffixes: of the files in folders that are pictures, in lower case.
 
     Returns:
         In the order of the sources, sorted inside a folder or glob. The name of a picture is its
@@ -78,7 +84,7 @@ def find_images(sources: Sequence[str | Path]) -> tuple[ImageFile, ...]:
     seen: set[Path] = set()
     for source in sources:
         try:
-            for path, relative in _expand(str(source)):
+            for path, relative in _expand(str(source), suffixes):
                 if path.resolve() not in seen:
                     seen.add(path.resolve())
                     found[path] = relative
@@ -87,7 +93,7 @@ def find_images(sources: Sequence[str | Path]) -> tuple[ImageFile, ...]:
                 f"cannot read {source} ({error.strerror}): correct the path"
             ) from error
     if not found:
-        raise ImageError("expected pictures, found no file or folder named: pass --images")
+        raise ImageError("expected pictures, found no file or folder named: name some")
     stems = [path.stem for path in found]
     names = stems if len(set(stems)) == len(stems) else list(found.values())
     if len(set(names)) < len(names):
@@ -97,18 +103,18 @@ def find_images(sources: Sequence[str | Path]) -> tuple[ImageFile, ...]:
     return tuple(ImageFile(name=n, path=path) for n, path in zip(printable, found, strict=True))
 
 
-def _expand(source: str) -> list[tuple[Path, str]]:
+def _expand(source: str, suffixes: Sequence[str]) -> list[tuple[Path, str]]:
     if source == SAMPLE:
         return _sample_photographs()
     if not source:
         raise ImageError("expected a picture, a folder or a glob, found an empty name: correct it")
     path = Path(source).expanduser()
     if path.is_dir():
-        below = sorted(p for p in path.rglob("*") if _is_picture(p, path))
+        below = sorted(p for p in path.rglob("*") if _is_picture(p, path, suffixes))
         if not below:
             raise ImageError(
-                f"expected pictures ({', '.join(SUFFIXES)}) in the folder {source}, found none: "
-                "name another folder with --images"
+                f"expected pictures ({', '.join(suffixes)}) in the folder {source}, found none: "
+                "name another folder"
             )
         return [(p, p.relative_to(path).as_posix()) for p in below]
     if path.is_file():
@@ -122,9 +128,9 @@ def _expand(source: str) -> list[tuple[Path, str]]:
     return [(p, p.as_posix()) for p in matches]
 
 
-def _is_picture(path: Path, root: Path) -> bool:
+def _is_picture(path: Path, root: Path, suffixes: Sequence[str]) -> bool:
     hidden = any(part.startswith(".") for part in path.relative_to(root).parts)
-    return path.suffix.lower() in SUFFIXES and not hidden and path.is_file()
+    return path.suffix.lower() in suffixes and not hidden and path.is_file()
 
 
 def _sample_photographs() -> list[tuple[Path, str]]:
