@@ -15,6 +15,7 @@ from torch import nn
 from quantisp.api_files import holds_quantized, load_quantized
 from quantisp.api_inputs import Material, Sources, example_input, find_material
 from quantisp.api_settings import calibration_for, find_settings, find_ways, width_of_input
+from quantisp.cfa import CFAPattern, parse_pattern
 from quantisp.errors import ModelError, SettingError
 from quantisp.evaluation import (
     StudyOutcome,
@@ -31,6 +32,9 @@ from quantisp.evaluation import (
 from quantisp.inference import check_network, find_device
 from quantisp.models import (
     LoadedModel,
+    check_pattern,
+    classical_methods,
+    load_classical,
     load_model_file,
     load_own_model,
     load_program_file,
@@ -64,14 +68,22 @@ DEFAULT_INPUT_BITS = 10
 Model = str | Path | nn.Module
 
 
-def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> nn.Module:
+def load_model(
+    name_or_path: str | Path,
+    weights: str | Path | None = None,
+    *,
+    pattern: str | CFAPattern | None = None,
+) -> nn.Module:
     """A network: of ours, ``forward`` maps a mosaic (n, 1, h, w) in [0, 1] to RGB (n, 3, h, w).
 
     Args:
-        name_or_path: a packaged name, a ``.safetensors`` file that quantisp wrote, or, for a
-            network of your own, ``package.module:factory`` or a ``torch.export`` program (.pt2).
+        name_or_path: a packaged name, a ``.safetensors`` file that quantisp wrote, a method
+            without training such as ``bilinear``, or, for a network of your own,
+            ``package.module:factory`` or a ``torch.export`` program (.pt2).
         weights: for a network of your own, its state dict as a safetensors file, or the file of
             its quantized form.
+        pattern: the CFA of a method without training, such as ``bayer`` or ``WRGB/...``; any
+            other model is refused if it is for another CFA.
 
     Returns:
         The network in evaluation mode, with its CFA as ``.pattern`` if it restores mosaics. Its
@@ -81,14 +93,28 @@ def load_model(name_or_path: str | Path, weights: str | Path | None = None) -> n
     Raises:
         ModelError: no such model, or it cannot be used.
     """
-    return find_model(name_or_path, weights).model
+    return find_model(name_or_path, weights, pattern=pattern).model
 
 
-def find_model(model: Model, weights: str | Path | None = None) -> LoadedModel:
+def find_model(
+    model: Model, weights: str | Path | None = None, *, pattern: str | CFAPattern | None = None
+) -> LoadedModel:
     """As :func:`load_model`, with the name, the CFA and the provenance beside the network.
 
     A network that restores mosaics has its CFA as ``.pattern``.
     """
+    cfa = parse_pattern(pattern) if isinstance(pattern, str) else pattern
+    if isinstance(model, str) and model in classical_methods():
+        if weights is not None:
+            raise ModelError(f"expected no weights beside {model}, found {weights}: leave them out")
+        return load_classical(model, cfa)
+    found = _find_network(model, weights)
+    if cfa is not None:
+        check_pattern(found, cfa)
+    return found
+
+
+def _find_network(model: Model, weights: str | Path | None) -> LoadedModel:
     if isinstance(model, nn.Module):
         if weights is not None:
             raise ModelError(
@@ -119,6 +145,7 @@ def evaluate(
     images: Sources | None = None,
     *,
     weights: str | Path | None = None,
+    pattern: str | CFAPattern | None = None,
     degradation: str | None = None,
     inputs: str | Path | None = None,
     targets: str | Path | None = None,
@@ -132,7 +159,7 @@ def evaluate(
     """PSNR and SSIM of each picture, degraded and restored, and the means.
 
     Args:
-        model, weights: as for :func:`load_model`, or a network.
+        model, weights, pattern: as for :func:`load_model`, or a network.
         images: files, folders, globs, or the word ``sample``.
         degradation: as for :func:`study`.
         inputs, targets: as for :func:`study`.
@@ -146,7 +173,7 @@ def evaluate(
     Raises:
         InputError: an unusable model, picture or setting.
     """
-    found = find_model(model, weights)
+    found = find_model(model, weights, pattern=pattern)
     place = find_device(device)
     material = find_material(
         found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read

@@ -14,6 +14,7 @@ from quantisp.cli.options import (
     InputsOption,
     JsonOption,
     ModelOption,
+    PatternOption,
     PlanOption,
     TargetsOption,
     WeightsOption,
@@ -27,6 +28,7 @@ __all__ = ["evaluate_command"]
 def evaluate_command(
     model: ModelOption = "dephasenet-lite",
     weights: WeightsOption = None,
+    pattern: PatternOption = None,
     images: ImagesOption = None,
     degradation: DegradationOption = None,
     inputs: InputsOption = None,
@@ -51,6 +53,7 @@ def evaluate_command(
             model,
             images or None,
             weights=weights,
+            pattern=pattern,
             degradation=degradation,
             inputs=inputs,
             targets=targets,

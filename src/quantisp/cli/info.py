@@ -52,11 +52,12 @@ def info_command(
 
 def _everything() -> dict[str, Any]:
     from quantisp.cfa import named_patterns
-    from quantisp.models import packaged_models, presets
+    from quantisp.models import classical_methods, packaged_models, presets
     from quantisp.quantization import method_names
 
     return {
         "packaged_models": list(packaged_models()),
+        "methods_without_training": list(classical_methods()),
         "presets_to_train": list(presets()),
         "CFAs": {pattern.name: "/".join(pattern.tile) for pattern in named_patterns()},
         "rounding_methods": list(method_names()),

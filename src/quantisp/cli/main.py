@@ -8,6 +8,7 @@ import sys
 import typer
 
 from quantisp.cli.evaluate import evaluate_command
+from quantisp.cli.fit import fit_command
 from quantisp.cli.info import info_command
 from quantisp.cli.quantize import quantize_command
 from quantisp.cli.simulate import simulate_command
@@ -39,6 +40,7 @@ app.command("evaluate")(evaluate_command)
 app.command("quantize")(quantize_command)
 app.command("train")(train_command)
 app.command("simulate")(simulate_command)
+app.command("fit")(fit_command)
 app.command("info")(info_command)
 
 

@@ -21,6 +21,7 @@ __all__ = [
     "InputsOption",
     "JsonOption",
     "ModelOption",
+    "PatternOption",
     "PlanOption",
     "TargetsOption",
     "WeightsOption",
@@ -39,8 +40,16 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="A packaged name, a .safetensors file of quantisp, package.module:factory, or a .pt2 "
-        "program.",
+        help="A packaged name, a .safetensors file of quantisp, package.module:factory, a .pt2 "
+        "program, or a method of `quantisp info` without training.",
+    ),
+]
+PatternOption = Annotated[
+    str | None,
+    typer.Option(
+        "--pattern",
+        help="CFA of a method without training: bayer, WBWG/BWGW/WGWR/GWRW, ...",
+        show_default="the model's own",
     ),
 ]
 WeightsOption = Annotated[

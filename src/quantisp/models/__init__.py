@@ -1,5 +1,12 @@
 """Networks that restore RGB from a mosaic, and the files that hold them."""
 
+from quantisp.models.classical import LinearFilters, LinearFit
+from quantisp.models.classical_zoo import (
+    check_pattern,
+    classical_methods,
+    fitting_models,
+    load_classical,
+)
 from quantisp.models.dephasenet import PRESETS, DePhaseNet, DePhaseNetConfig
 from quantisp.models.program_input import InputSize
 from quantisp.models.weights import (
@@ -27,11 +34,17 @@ __all__ = [
     "DePhaseNet",
     "DePhaseNetConfig",
     "InputSize",
+    "LinearFilters",
+    "LinearFit",
     "LoadedModel",
     "ModelFile",
     "Origin",
     "Provenance",
     "build_preset",
+    "check_pattern",
+    "classical_methods",
+    "fitting_models",
+    "load_classical",
     "load_model_file",
     "load_own_model",
     "load_program_file",

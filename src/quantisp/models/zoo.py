@@ -15,6 +15,7 @@ from torch import nn
 from quantisp.cfa import CFAPattern
 from quantisp.errors import ModelError
 from quantisp.models import dephasenet
+from quantisp.models.classical.linear import LinearFilters
 from quantisp.models.program import InputSize, load_program
 from quantisp.models.weights import ModelFile, Provenance, read_model_file
 
@@ -35,6 +36,8 @@ Builder = Callable[[CFAPattern], nn.Module]
 BUILDERS: Mapping[str, Builder] = MappingProxyType(
     {name: partial(dephasenet.DePhaseNet, config) for name, config in dephasenet.PRESETS.items()}
 )
+# Networks that are not trained but fitted: `quantisp fit`.
+FITTED: Mapping[str, Builder] = MappingProxyType({"linear": LinearFilters})
 PACKAGED = Path(__file__).parent / "packaged"
 
 
@@ -106,7 +109,8 @@ def load_model_file(name_or_path: str | Path) -> LoadedModel:
 
 
 def _build(path: Path, file: ModelFile) -> nn.Module:
-    model = build_preset(file.preset, file.pattern)
+    fitted = FITTED.get(file.preset)
+    model = build_preset(file.preset, file.pattern) if fitted is None else fitted(file.pattern)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in file.tensors.items()}
     if expected != found:
