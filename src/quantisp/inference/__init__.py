@@ -13,6 +13,7 @@ from quantisp.inference.runner import (
     restore,
     restore_window,
 )
+from quantisp.inference.tiles import input_window, restore_tiled, tile_windows
 
 __all__ = [
     "PROBE_PX",
@@ -24,10 +25,13 @@ __all__ = [
     "check_network",
     "find_device",
     "find_interface",
+    "input_window",
     "keep_freed_memory",
     "network_cost",
     "prepare",
     "receptive_field",
     "restore",
+    "restore_tiled",
     "restore_window",
+    "tile_windows",
 ]

@@ -7,6 +7,7 @@ wrong filters. Here the mosaic is mirrored in phase first, and what was added is
 from __future__ import annotations
 
 import importlib
+import math
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -15,10 +16,10 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
-from quantisp.cfa import CFAPattern
+from quantisp.cfa import CFAPattern, extend_in_phase
 from quantisp.errors import ModelError
-from quantisp.models.classical.borders import extend_in_phase
 
 __all__ = ["BayerMethod", "is_bayer"]
 
@@ -60,7 +61,19 @@ class BayerMethod(nn.Module):
         pictures = [self.demosaic(one[0].double().cpu().numpy(), self.phase) for one in wide]
         rgb = torch.from_numpy(np.stack(pictures)).permute(0, 3, 1, 2).to(mosaic)
         inside = rgb[:, :, MARGIN_PX : MARGIN_PX + height, MARGIN_PX : MARGIN_PX + width]
-        return inside.contiguous()
+        return _as_arithmetic_would(mosaic, inside)
+
+
+def _as_arithmetic_would(
+    mosaic: Float[Tensor, "n 1 h w"], rgb: Float[Tensor, "n 3 h w"]
+) -> Float[Tensor, "n 3 h w"]:
+    """NaN wherever a NaN of the mosaic may matter: a comparison with NaN decides without a word."""
+    unknown = mosaic.isnan()
+    if not bool(unknown.any()):
+        return rgb.contiguous()
+    side = 2 * MARGIN_PX + 1
+    reached = functional.max_pool2d(unknown.to(rgb.dtype), side, stride=1, padding=MARGIN_PX)
+    return rgb.masked_fill(reached > 0.0, math.nan)
 
 
 def is_bayer(pattern: CFAPattern) -> bool:

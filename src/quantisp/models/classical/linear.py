@@ -19,9 +19,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantisp.cfa import CFAPattern, mosaic
+from quantisp.cfa import CFAPattern, extend_in_phase, mosaic
 from quantisp.errors import RunError
-from quantisp.models.classical.borders import extend_in_phase
 
 __all__ = ["MARGIN_PX", "LinearFilters", "LinearFit"]
 

@@ -6,7 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["extend_in_phase"]
+__all__ = ["extend_in_phase", "mirror_in_phase"]
 
 
 def extend_in_phase(
@@ -27,8 +27,8 @@ def extend_in_phase(
         period: rows and columns after which the CFA repeats.
     """
     height, width = mosaic.shape[2:]
-    rows = [_source(p, height, period[0]) for p in range(-before[0], height + after[0])]
-    columns = [_source(p, width, period[1]) for p in range(-before[1], width + after[1])]
+    rows = [mirror_in_phase(p, height, period[0]) for p in range(-before[0], height + after[0])]
+    columns = [mirror_in_phase(p, width, period[1]) for p in range(-before[1], width + after[1])]
     if len(rows) > height:
         mosaic = mosaic[:, :, torch.tensor(rows, device=mosaic.device)]
     if len(columns) > width:
@@ -36,10 +36,10 @@ def extend_in_phase(
     return mosaic
 
 
-def _source(position: int, size: int, period: int) -> int:
+def mirror_in_phase(position: int, size: int, period: int) -> int:
     """The pixel of ``position``'s phase, within ``size`` px, that is nearest to its mirror image.
 
-    >>> [_source(p, 8, 4) for p in (-3, -2, -1, 0, 7, 8, 9)]
+    >>> [mirror_in_phase(p, 8, 4) for p in (-3, -2, -1, 0, 7, 8, 9)]
     [1, 2, 3, 0, 7, 4, 5]
     """
     if 0 <= position < size:
