@@ -53,16 +53,21 @@ def letter_gains(pattern: CFAPattern, neutral: RGB) -> dict[str, float]:
     return {letter: most / value for letter, value in seen.items()}
 
 
-def balanced_pattern(pattern: CFAPattern, neutral: RGB) -> CFAPattern:
-    """The CFA in terms of balanced colours: what each letter's balanced sample is a mean of."""
-    responses = tuple((c, _balanced(pattern.response(c), neutral)) for c in pattern.letters)
+def balanced_pattern(pattern: CFAPattern) -> CFAPattern:
+    """The CFA in terms of balanced colours: each letter's balanced sample is a mean of R, G, B.
+
+    How much more a letter collects in all is in its gain; what is left is how it weighs the colours.
+    """
+    responses = tuple((c, _mean(pattern.response(c))) for c in pattern.letters)
     return CFAPattern(tile=pattern.tile, responses=responses).recognised()
 
 
-def _balanced(response: RGB, neutral: RGB) -> RGB:
-    total = _collected(response, neutral)
-    red, green, blue = (w * n / total for w, n in zip(response, neutral, strict=True))
-    return red, green, blue
+def _mean(response: RGB) -> RGB:
+    total = sum(response)
+    # Thirds come out a rounding away from thirds.
+    red, green, blue = (round(weight / total, 9) for weight in response)
+    thirds = all(abs(weight - 1.0 / 3.0) < 1e-6 for weight in (red, green, blue))
+    return (1.0 / 3.0, 1.0 / 3.0, 1.0 / 3.0) if thirds else (red, green, blue)
 
 
 def _collected(response: RGB, neutral: RGB) -> float:
@@ -132,7 +137,7 @@ def camera_to_srgb(color_matrix: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray
 
 
 def encode_srgb(linear: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """sRGB's tone curve; below 0 is 0, above 1 is 1."""
+    """SRGB's tone curve; below 0 is 0, above 1 is 1."""
     clipped = linear.clamp(0.0, 1.0)
     curved = 1.055 * clipped.clamp_min(LINEAR_PART).pow(1.0 / 2.4) - 0.055
     return torch.where(clipped <= LINEAR_PART, LINEAR_SLOPE * clipped, curved)

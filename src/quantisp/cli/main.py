@@ -7,6 +7,7 @@ import sys
 
 import typer
 
+from quantisp.cli.demosaic import demosaic_command
 from quantisp.cli.evaluate import evaluate_command
 from quantisp.cli.fit import fit_command
 from quantisp.cli.info import info_command
@@ -37,6 +38,7 @@ def _all_commands() -> None:
 # To add a command: one file in this folder, and one line here.
 app.command("study")(study_command)
 app.command("evaluate")(evaluate_command)
+app.command("demosaic")(demosaic_command)
 app.command("quantize")(quantize_command)
 app.command("train")(train_command)
 app.command("simulate")(simulate_command)

@@ -52,9 +52,9 @@ def _encode(samples: Samples, kind: PictureFormat) -> bytes:
     import imagecodecs
 
     if kind == "png":
-        return imagecodecs.png_encode(samples, level=PNG_LEVEL)
+        return bytes(imagecodecs.png_encode(samples, level=PNG_LEVEL))
     if kind == "jpeg":
-        return imagecodecs.jpeg8_encode(samples, level=JPEG_QUALITY, subsampling="444")
+        return bytes(imagecodecs.jpeg8_encode(samples, level=JPEG_QUALITY, subsampling="444"))
     import tifffile
 
     stream = io.BytesIO()

@@ -56,9 +56,9 @@ def _packaged_linear(pattern: CFAPattern) -> LoadedModel:
         if _pattern_of(model) == pattern:
             return load_model_file(model)
     raise ModelError(
-        f"expected a CFA that linear filters are packaged for "
-        f"({', '.join(str(_pattern_of(model)) for model in fitted)}), found {pattern}: fit some with "
-        f"`quantisp fit --cfa {pattern} --data DIR --out FILE`, or take bilinear or residual"
+        "expected a CFA that linear filters are packaged for "
+        f"({', '.join(str(_pattern_of(model)) for model in fitted)}), found {pattern}: fit some "
+        f"with `quantisp fit --cfa {pattern} --data DIR --out FILE`, or take bilinear or residual"
     )
 
 
