@@ -34,7 +34,7 @@ METHODS = (
     ("dephasenet-lite-bayer", "bayer"),
 )
 SIDE_PX, ROUNDS = 768, 3
-TILE_PX = 1024
+TILE_PX = 768
 
 
 def methods(images: str, border: int) -> None:

@@ -40,7 +40,7 @@ class DemosaicSettings:
     picture_format: PictureFormat = "png"
     domain: str | None = None
     to_bayer: bool = False
-    tile_px: int = 1024
+    tile_px: int = 768
     plan: Plan | None = None
 
     def __post_init__(self) -> None:

@@ -88,7 +88,7 @@ def demosaic_command(
             show_default="as its file says, else linear",
         ),
     ] = None,
-    tile: Annotated[int, typer.Option(help="Side of a tile in px; it bounds the memory.")] = 1024,
+    tile: Annotated[int, typer.Option(help="Side of a tile in px; it bounds the memory.")] = 768,
     width: WidthOption = None,
     height: HeightOption = None,
     raw_bits: Annotated[

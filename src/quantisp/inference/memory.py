@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import functools
 
-__all__ = ["keep_freed_memory"]
+__all__ = ["keep_freed_memory", "return_freed_memory"]
 
 # From glibc's malloc.h; other C libraries have no mallopt, or ignore it.
 M_TRIM_THRESHOLD = -1
@@ -28,3 +29,13 @@ def keep_freed_memory() -> bool:
         return False
     accepted = [mallopt(M_MMAP_THRESHOLD, LARGEST_INT), mallopt(M_TRIM_THRESHOLD, LARGEST_INT)]
     return all(accepted)
+
+
+def return_freed_memory() -> None:
+    """Hand what was freed back to the system now; where there is no glibc, nothing happens.
+
+    Kept blocks of many sizes leave holes between them; over hundreds of tiles a process would grow
+    to twice what it uses. New pages take time, too, so not after each.
+    """
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

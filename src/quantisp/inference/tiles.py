@@ -2,8 +2,9 @@
 
 A tile is restored from its place and all that it depends on, beginning in the CFA's phase, as
 :func:`~quantisp.inference.restore_window` does it; so the joined tiles are the whole picture. To
-the last bit, where a convolution adds up in the same order at every size, which PyTorch's on the
-CPU do; where a backend chooses by size (cuDNN, Winograd transforms), to float32 rounding.
+the last bit, where a convolution adds up in the same order at every size: the packaged networks
+and all methods without training, on the CPU. Where a library chooses among kernels by size (oneDNN
+with a few channels, cuDNN), to float32 rounding.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.errors import SettingError
+from quantisp.inference.memory import return_freed_memory
 from quantisp.inference.receptive_field import ReceptiveField
 from quantisp.inference.runner import Window, restore
 
@@ -34,10 +36,13 @@ def tile_windows(height: int, width: int, tile_px: int) -> Iterator[Window]:
 
 def input_window(window: Window, field: ReceptiveField, height: int, width: int) -> Window:
     """What a window of the output depends on, from a whole stride on, within the picture."""
-    top = max(window.top - field.above_px, 0) // field.stride_px * field.stride_px
-    left = max(window.left - field.left_px, 0) // field.stride_px * field.stride_px
     bottom = min(window.top + window.height + field.below_px, height)
     right = min(window.left + window.width + field.right_px, width)
+    top, left = window.top - field.above_px, window.left - field.left_px
+    # At least a stride high and wide, for a mosaic has to hold a period.
+    top, left = min(top, bottom - field.stride_px), min(left, right - field.stride_px)
+    top, left = max(top, 0), max(left, 0)
+    top, left = (px // field.stride_px * field.stride_px for px in (top, left))
     return Window(top=top, left=left, height=bottom - top, width=right - left)
 
 
@@ -72,4 +77,9 @@ def restore_tiled(
         source = input_window(window, field, height, width)
         part = restore(model, read(source))
         y, x = window.top - source.top, window.left - source.left
-        yield window, part[:, :, y : y + window.height, x : x + window.width]
+        inside = part[:, :, y : y + window.height, x : x + window.width].clone()
+        del part
+        # Once a row: tiles at the edges leave holes of other sizes.
+        if window.left + window.width == width:
+            return_freed_memory()
+        yield window, inside

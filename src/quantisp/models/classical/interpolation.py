@@ -35,17 +35,36 @@ def smooth(
 
     Args:
         planes: any.
-        rows: the weights from row to row, an odd number; None leaves this direction out.
+        rows: the symmetric weights from row to row, an odd number; None leaves this direction out.
         columns: the weights from column to column.
     """
-    channels = planes.shape[1]
     if rows is not None:
-        kernel = rows.to(planes).view(1, 1, -1, 1).expand(channels, 1, -1, 1)
-        planes = functional.conv2d(planes, kernel, padding=(len(rows) // 2, 0), groups=channels)
-    if columns is not None:
-        kernel = columns.to(planes).view(1, 1, 1, -1).expand(channels, 1, 1, -1)
-        planes = functional.conv2d(planes, kernel, padding=(0, len(columns) // 2), groups=channels)
-    return planes
+        planes = _smooth_along(planes, rows, dim=2)
+    return planes if columns is None else _smooth_along(planes, columns, dim=3)
+
+
+def _smooth_along(planes: Tensor, weights: Tensor, *, dim: int) -> Tensor:
+    if planes.is_meta:
+        return _as_convolution(planes, weights, dim=dim)
+    # Sums of shifted planes: many times faster than convolving few channels, and in the same
+    # order whatever the size is, so that tiles are the whole to the last bit.
+    middle, size = len(weights) // 2, planes.shape[dim]
+    values: list[float] = weights.tolist()
+    total = planes * values[middle]
+    for step in range(1, min(middle + 1, size)):
+        weighted = planes if values[middle + step] == 1.0 else planes * values[middle + step]
+        for ahead in (step, -step):
+            source = weighted.narrow(dim, max(ahead, 0), size - step)
+            total.narrow(dim, max(-ahead, 0), size - step).add_(source)
+    return total
+
+
+def _as_convolution(planes: Tensor, weights: Tensor, *, dim: int) -> Tensor:
+    """The same as an operation whose multiplications are counted."""
+    channels, taps = planes.shape[1], len(weights)
+    shape = (channels, 1, taps, 1) if dim == 2 else (channels, 1, 1, taps)
+    padding = (taps // 2, 0) if dim == 2 else (0, taps // 2)
+    return functional.conv2d(planes, planes.new_empty(shape), padding=padding, groups=channels)
 
 
 def reach_px(pattern: CFAPattern, letter: str) -> int:
@@ -72,7 +91,7 @@ def interpolate(
     where: Float[Tensor, "c h w"],
     reaches: tuple[int, ...],
 ) -> Float[Tensor, "n c h w"]:
-    """Each plane from its own samples, by a tent of its own reach.
+    """Each plane from its own samples, which stay, by a tent of its own reach between them.
 
     At a border, where a tent may find nothing, twice the reach is used.
 
@@ -87,8 +106,10 @@ def interpolate(
         near, wide = tent(reach), tent(2 * reach)
         found = smooth(mask, near, near)
         value = smooth(plane, near, near) / found.clamp_min(1.0)
-        if bool((found < 1.0).any()):
+        # Where costs are counted, by shapes alone, there is no border.
+        if not found.is_meta and bool((found < 1.0).any()):
             further = smooth(plane, wide, wide) / smooth(mask, wide, wide).clamp_min(1.0)
             value = torch.where(found < 1.0, further, value)
-        parts.append(value)
+        # A sample stays what it is, whatever lies around it.
+        parts.append(torch.where(mask > 0.0, plane, value))
     return torch.cat(parts, dim=1)
