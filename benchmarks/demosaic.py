@@ -4,8 +4,8 @@
     python benchmarks/demosaic.py tiles [--megapixels 2,12] [--only-tiled 50]
 
 ``methods`` prints the table of docs/results.md. ``tiles`` develops an RGBW-K DNG of each size in a
-process of its own, in tiles and, unless a size is named in ``--only-tiled``, at once; the peak is that of
-the whole process, Python and PyTorch included.
+process of its own, in tiles and, unless the size is named in ``--only-tiled``, at once; the peak is
+that of the whole process, Python and PyTorch included.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def methods(images: str, border: int) -> None:
             cost = f"{network_cost(found.model).macs_per_px / 1e3:.3g}"
         # What is computed outside torch is not counted.
         except NotImplementedError:
-            cost = "–"
+            cost = "not counted"
         network = prepare(found.model, torch.device("cpu"))
         mosaic = torch.rand(1, 1, SIDE_PX, SIDE_PX)
         restore(network, mosaic)

@@ -2,7 +2,7 @@
 
 ::
 
-    codes ──▶ levels, white balance, clip at 1 ──▶ sRGB's curve, for networks that were trained on it
+    codes ──▶ levels, white balance, clip at 1 ──▶ sRGB's curve, where each filter sees one colour
           ──▶ the network, tile by tile ──▶ back to linear light
           ──▶ colour matrix ──▶ sRGB's curve, or none ──▶ 8 or 16 bits ──▶ upright
           └─▶ gains undone ──▶ sampled through the Bayer tile ──▶ codes
@@ -168,11 +168,10 @@ def develop(
         ImageError: an unusable colour matrix.
     """
     matrix = None if raw.color_matrix is None else camera_to_srgb(raw.color_matrix)
-    to_srgb = None if matrix is None else torch.from_numpy(matrix.astype(np.float32))
     peak = (1 << bits) - 1
     samples = np.empty((*raw.size, 3), dtype=np.uint8 if bits == 8 else np.uint16)
     for place, rgb in _linear_tiles(raw, ready, neutral):
-        colours = rgb if to_srgb is None else torch.einsum("cd,dhw->chw", to_srgb, rgb)
+        colours = rgb if matrix is None else _combined(matrix.tolist(), rgb)
         toned = encode_srgb(colours) if tone == "srgb" else colours.clamp(0.0, 1.0)
         codes = (toned * peak).round().permute(1, 2, 0).numpy()
         rows = slice(place.top, place.top + place.height)
@@ -225,6 +224,12 @@ def remosaic(
         orientation=raw.orientation,
         metadata=raw.metadata,
     )
+
+
+def _combined(matrix: list[list[float]], rgb: Float[Tensor, "3 h w"]) -> Float[Tensor, "3 h w"]:
+    """A matrix product that adds up in one order at every size."""
+    red, green, blue = rgb
+    return torch.stack([a * red + b * green + c * blue for a, b, c in matrix])
 
 
 def _linear_tiles(

@@ -100,6 +100,7 @@ def demosaic_files(
             if on_progress is not None:
                 on_progress(done, total, name)
 
+        journal.begin(job.path)
         made = _make(job, networks, options, settings, advance)
         journal.add(job.key, made)
         results.append(made)

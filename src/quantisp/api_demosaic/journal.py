@@ -61,6 +61,14 @@ class Journal:
         except (OSError, ValueError, TypeError, KeyError):
             return None
 
+    def begin(self, path: Path) -> None:
+        """Forget what is known of an output before it is replaced, for a kill may come between.
+
+        Raises:
+            OutputError: the folder cannot be written to.
+        """
+        self._append({"output": path.name, "key": ""})
+
     def add(self, key: str, made: DemosaicedFile) -> None:
         """Remember an output.
 
@@ -75,6 +83,9 @@ class Journal:
             "key": key,
         }
         del entry["path"], entry["kept"]
+        self._append(entry)
+
+    def _append(self, entry: dict[str, Any]) -> None:
         line = json.dumps(entry, ensure_ascii=True) + "\n"
         try:
             with self.path.open("a", encoding="utf-8") as file:

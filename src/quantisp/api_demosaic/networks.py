@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from quantisp.api import find_model
-from quantisp.api_demosaic.develop import DOMAINS, ReadyNetwork, alignment
+from quantisp.api_demosaic.develop import ReadyNetwork, alignment
 from quantisp.api_demosaic.settings import DemosaicSettings
 from quantisp.api_inputs import Material, example_input, find_degradation
 from quantisp.cfa import CFAPattern
@@ -156,8 +156,7 @@ class Networks:
         field = receptive_field(loaded.model, interface)
         if field is None:
             log.warning("%s is not bounded: each capture is restored at once", loaded.name)
-        said = None if loaded.provenance is None else loaded.provenance.domain
-        domain = self.settings.domain or (said if said in DOMAINS else "linear")
+        domain = self.settings.domain or _domain(loaded, loaded.pattern)
 
         def at_work(network: nn.Module) -> ReadyNetwork:
             return ReadyNetwork(
@@ -171,6 +170,18 @@ class Networks:
         if plan is None:
             return at_work(loaded.model), None
         return at_work(_quantized(loaded, plan)), at_work(loaded.model)
+
+
+def _domain(loaded: LoadedModel, pattern: CFAPattern) -> str:
+    """The domain in which a mosaic is nearest to what the model expects.
+
+    A tone curve and sampling may change places where each filter sees one colour. The curve of a
+    sum is not the sum of the curves: a coded W would be too bright, and colours pale.
+    """
+    if loaded.provenance is not None and loaded.provenance.domain != "srgb":
+        return "linear"
+    pure = all(sorted(pattern.response(letter)) == [0.0, 0.0, 1.0] for letter in pattern.letters)
+    return "srgb" if pure else "linear"
 
 
 def _quantized(loaded: LoadedModel, plan: Plan) -> QuantizedModel:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from quantisp.api_demosaic.develop import DOMAINS, TONES, parse_gains
-from quantisp.data.picture_files import PICTURE_FORMATS, PictureFormat
+from quantisp.data.picture_files import PICTURE_FORMATS
 from quantisp.errors import SettingError
 from quantisp.quantization import Plan
 
@@ -25,8 +25,8 @@ class DemosaicSettings:
             file says it, else grey world.
         tone: ``srgb`` or ``linear``.
         picture_format: ``png``, ``tiff`` (16 bits) or ``jpeg`` (8 bits).
-        domain: of the model's mosaics: ``srgb`` or ``linear``; None is what its file says, else
-            linear.
+        domain: of the mosaics that the model gets: ``srgb`` (coded) or ``linear``; None is coded
+            where each filter sees one colour and the model's file does not say linear.
         to_bayer: write Bayer DNG files instead of pictures.
         tile_px: side of a tile, without what it overlaps.
         plan: quantizes the network first; None is float.
@@ -37,7 +37,7 @@ class DemosaicSettings:
 
     white_balance: str | None = None
     tone: str = "srgb"
-    picture_format: PictureFormat = "png"
+    picture_format: str = "png"
     domain: str | None = None
     to_bayer: bool = False
     tile_px: int = 768
@@ -60,7 +60,7 @@ class DemosaicSettings:
 
     def identity(self) -> Mapping[str, Any]:
         """What the pixels of an output depend on; tiles do not change them."""
-        said = {name: value for name, value in asdict(replace(self, plan=None)).items()}
+        said = asdict(replace(self, plan=None))
         plan = None if self.plan is None else json.loads(self.plan.to_json())
         return {**{k: v for k, v in said.items() if k != "tile_px"}, "plan": plan}
 

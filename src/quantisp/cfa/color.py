@@ -56,7 +56,7 @@ def letter_gains(pattern: CFAPattern, neutral: RGB) -> dict[str, float]:
 def balanced_pattern(pattern: CFAPattern) -> CFAPattern:
     """The CFA in terms of balanced colours: each letter's balanced sample is a mean of R, G, B.
 
-    How much more a letter collects in all is in its gain; what is left is how it weighs the colours.
+    How much more a letter collects in all is in its gain; what is left is how it weighs colours.
     """
     responses = tuple((c, _mean(pattern.response(c))) for c in pattern.letters)
     return CFAPattern(tile=pattern.tile, responses=responses).recognised()
@@ -137,14 +137,23 @@ def camera_to_srgb(color_matrix: Float[np.ndarray, "n 3"]) -> Float64[np.ndarray
 
 
 def encode_srgb(linear: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
-    """SRGB's tone curve; below 0 is 0, above 1 is 1."""
+    """The tone curve of sRGB; below 0 is 0, above 1 is 1."""
     clipped = linear.clamp(0.0, 1.0)
-    curved = 1.055 * clipped.clamp_min(LINEAR_PART).pow(1.0 / 2.4) - 0.055
+    curved = 1.055 * _power(clipped.clamp_min(LINEAR_PART), 1.0 / 2.4) - 0.055
     return torch.where(clipped <= LINEAR_PART, LINEAR_SLOPE * clipped, curved)
 
 
 def decode_srgb(coded: Float[Tensor, "*s"]) -> Float[Tensor, "*s"]:
     """The inverse of :func:`encode_srgb`."""
     clipped = coded.clamp(0.0, 1.0)
-    curved = ((clipped.clamp_min(0.04) + 0.055) / 1.055).pow(2.4)
+    curved = _power((clipped.clamp_min(0.04) + 0.055) / 1.055, 2.4)
     return torch.where(clipped <= LINEAR_PART * LINEAR_SLOPE, clipped / LINEAR_SLOPE, curved)
+
+
+def _power(base: Tensor, exponent: float) -> Tensor:
+    """By NumPy: PyTorch's last few elements of a block are rounded otherwise than the others.
+
+    Which elements those are depends on the size of a tile.
+    """
+    values = base.contiguous().numpy()
+    return torch.from_numpy(np.power(values, values.dtype.type(exponent)))

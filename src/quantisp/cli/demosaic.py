@@ -84,8 +84,8 @@ def demosaic_command(
     domain: Annotated[
         str | None,
         typer.Option(
-            help="What mosaics the model takes: srgb (coded) or linear.",
-            show_default="as its file says, else linear",
+            help="What mosaics the model gets: srgb (coded) or linear.",
+            show_default="srgb where each filter sees one colour, else linear",
         ),
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of a tile in px; it bounds the memory.")] = 768,

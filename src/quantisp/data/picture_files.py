@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Literal, get_args
 
 import numpy as np
 from jaxtyping import UInt8, UInt16
@@ -12,24 +11,25 @@ from jaxtyping import UInt8, UInt16
 from quantisp.errors import SettingError
 from quantisp.files import write_atomically
 
-__all__ = ["PICTURE_FORMATS", "PictureFormat", "bits_of", "upright", "write_picture"]
+__all__ = ["PICTURE_FORMATS", "bits_of", "upright", "write_picture"]
 
-PictureFormat = Literal["png", "tiff", "jpeg"]
-PICTURE_FORMATS: tuple[PictureFormat, ...] = get_args(PictureFormat)
-BITS: dict[PictureFormat, int] = {"png": 16, "tiff": 16, "jpeg": 8}
+BITS = {"png": 16, "tiff": 16, "jpeg": 8}
+PICTURE_FORMATS = tuple(BITS)
 JPEG_QUALITY = 95
 # Enough for photographs; more takes several times as long for a few percent.
 PNG_LEVEL = 3
 
 Samples = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
+# Rows and columns may be swapped.
+Turned = UInt8[np.ndarray, "h2 w2 3"] | UInt16[np.ndarray, "h2 w2 3"]
 
 
-def bits_of(kind: PictureFormat) -> int:
-    """Bits a sample that pictures of a format have here."""
+def bits_of(kind: str) -> int:
+    """Bits a sample that pictures of a format (one of ``PICTURE_FORMATS``) have here."""
     return BITS[kind]
 
 
-def write_picture(path: Path, samples: Samples, kind: PictureFormat) -> None:
+def write_picture(path: Path, samples: Samples, kind: str) -> None:
     """Write a picture whole, or not at all.
 
     Args:
@@ -48,7 +48,7 @@ def write_picture(path: Path, samples: Samples, kind: PictureFormat) -> None:
     write_atomically(path, _encode(np.ascontiguousarray(samples), kind))
 
 
-def _encode(samples: Samples, kind: PictureFormat) -> bytes:
+def _encode(samples: Samples, kind: str) -> bytes:
     import imagecodecs
 
     if kind == "png":
@@ -62,7 +62,7 @@ def _encode(samples: Samples, kind: PictureFormat) -> bytes:
     return stream.getvalue()
 
 
-def upright(samples: Samples, orientation: int) -> Samples:
+def upright(samples: Samples, orientation: int) -> Turned:
     """A view with EXIF's orientation undone: 1 is upright, 5 to 8 swap rows and columns."""
     if orientation in (5, 6, 7, 8):
         samples = samples.transpose(1, 0, 2)

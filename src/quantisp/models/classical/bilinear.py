@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from quantisp.cfa import CFAPattern, masks, sparse_planes
 from quantisp.errors import ModelError
-from quantisp.models.classical.interpolation import interpolate, reach_px
+from quantisp.models.classical.interpolation import combine, interpolate, reach_px
 
 __all__ = ["Bilinear", "primaries"]
 
@@ -47,7 +47,7 @@ class Bilinear(nn.Module):
         height, width = mosaic.shape[2:]
         where = masks(self.pattern, height, width, device=mosaic.device).to(mosaic.dtype)
         planes = interpolate(sparse_planes(mosaic, self.pattern), where, self.reaches)
-        return torch.einsum("cl,nlhw->nchw", self.to_rgb.to(mosaic.dtype), planes)
+        return combine(self.to_rgb, planes)
 
 
 def primaries(pattern: CFAPattern) -> Float[Tensor, "3 letters"]:

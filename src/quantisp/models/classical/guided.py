@@ -28,7 +28,14 @@ from torch import Tensor, nn
 
 from quantisp.cfa import CFAPattern, masks, responses
 from quantisp.models.classical.bilinear import primaries
-from quantisp.models.classical.interpolation import box, interpolate, reach_px, smooth, tent
+from quantisp.models.classical.interpolation import (
+    box,
+    combine,
+    interpolate,
+    reach_px,
+    smooth,
+    tent,
+)
 
 __all__ = ["GuidedResidual"]
 
@@ -74,7 +81,7 @@ class GuidedResidual(nn.Module):
                     mended = mosaic + _along_less_change(guide - plane, shares)
                     guide = torch.where(where[n] > 0.0, mended, guide)
             planes = self._planes(guide, mosaic, where)
-        rgb = torch.einsum("cl,nlhw->nchw", self.to_rgb.to(mosaic.dtype), torch.cat(planes, dim=1))
+        rgb = combine(self.to_rgb, torch.cat(planes, dim=1))
         # Each sample says one thing about its own pixel for sure.
         seen = responses(self.pattern, height, width, like=mosaic)
         missing = mosaic - (rgb * seen).sum(dim=1, keepdim=True)

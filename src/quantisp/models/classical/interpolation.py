@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from quantisp.cfa import CFAPattern
 
-__all__ = ["box", "interpolate", "reach_px", "smooth", "tent"]
+__all__ = ["box", "combine", "interpolate", "reach_px", "smooth", "tent"]
 
 
 def tent(reach: int) -> Float[Tensor, " k"]:
@@ -113,3 +113,14 @@ def interpolate(
         # A sample stays what it is, whatever lies around it.
         parts.append(torch.where(mask > 0.0, plane, value))
     return torch.cat(parts, dim=1)
+
+
+def combine(
+    weights: Float[Tensor, "c letters"], planes: Float[Tensor, "n letters h w"]
+) -> Float[Tensor, "n c h w"]:
+    """Weighted sums of planes, one for each row of ``weights``, in one order at every size."""
+    rows: list[Tensor] = []
+    for row in weights.tolist():
+        terms = [planes[:, n] * weight for n, weight in enumerate(row) if weight != 0.0]
+        rows.append(sum(terms[1:], start=terms[0]) if terms else torch.zeros_like(planes[:, 0]))
+    return torch.stack(rows, dim=1)
