@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from quantisp.cli.options import JsonOption, WeightsOption
+from quantisp.cli.options import JsonOption, PatternOption, WeightsOption
 from quantisp.cli.progress import console
+from quantisp.errors import ModelError
 
 if TYPE_CHECKING:
     from quantisp.models import LoadedModel
@@ -24,6 +25,7 @@ def info_command(
         typer.Argument(help="A packaged name, a .safetensors or .pt2 file, or module:factory."),
     ] = None,
     weights: WeightsOption = None,
+    pattern: PatternOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model's cost, receptive field, CFA and provenance; without MODEL, what there is.
@@ -32,7 +34,10 @@ def info_command(
     """
     from quantisp.api import find_model
 
-    facts = _everything() if model is None else _describe(find_model(model, weights))
+    if model is None:
+        facts = _everything()
+    else:
+        facts = _describe(find_model(model, weights, pattern=pattern))
     if as_json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return
@@ -76,7 +81,13 @@ def _describe(found: LoadedModel) -> dict[str, Any]:
     fixed = (None,) * 4 if found.input_size is None else found.input_size.fixed
     size = (fixed[2] or PROBE_PX, fixed[3] or PROBE_PX)
     interface = find_interface(model, pattern, channels=fixed[1] or 3, size=size)
-    cost = network_cost(model, interface, size)
+    try:
+        cost = network_cost(model, interface, size)
+    except NotImplementedError as error:
+        raise ModelError(
+            f"expected a model that runs in PyTorch, where operations are counted, {found.name} is "
+            "another package's: see docs/demosaic.md"
+        ) from error
     field = receptive_field(model, interface)
     return {
         "model": found.name,

@@ -41,7 +41,8 @@ def load_classical(name: str, pattern: CFAPattern | None) -> LoadedModel:
     """
     if pattern is None:
         raise ModelError(
-            f"expected a CFA beside {name}, which takes several: pass --pattern bayer or another"
+            f"expected a CFA beside {name}, which takes several: pass --pattern bayer, or another, "
+            "to `quantisp evaluate` or `info`"
         )
     if name == LINEAR:
         return _packaged_linear(pattern)

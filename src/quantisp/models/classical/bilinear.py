@@ -39,8 +39,7 @@ class Bilinear(nn.Module):
         super().__init__()
         self.pattern = pattern
         self.reaches = tuple(reach_px(pattern, letter) for letter in pattern.letters)
-        self.register_buffer("to_rgb", primaries(pattern), persistent=False)
-        self.to_rgb: Tensor
+        self.to_rgb: list[list[float]] = primaries(pattern).tolist()
 
     def forward(self, mosaic: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 3 h w"]:
         """Restore RGB, in the domain of the mosaic, not clipped."""

@@ -116,11 +116,11 @@ def interpolate(
 
 
 def combine(
-    weights: Float[Tensor, "c letters"], planes: Float[Tensor, "n letters h w"]
+    weights: list[list[float]], planes: Float[Tensor, "n letters h w"]
 ) -> Float[Tensor, "n c h w"]:
     """Weighted sums of planes, one for each row of ``weights``, in one order at every size."""
     rows: list[Tensor] = []
-    for row in weights.tolist():
+    for row in weights:
         terms = [planes[:, n] * weight for n, weight in enumerate(row) if weight != 0.0]
         rows.append(sum(terms[1:], start=terms[0]) if terms else torch.zeros_like(planes[:, 0]))
     return torch.stack(rows, dim=1)
