@@ -18,7 +18,7 @@ from torch import nn
 from quantisp import __version__
 from quantisp.errors import ModelError
 from quantisp.files import write_atomically
-from quantisp.models import LoadedModel, Origin, build_preset, load_own_model, read_tensors
+from quantisp.models import LoadedModel, Origin, build_structure, load_own_model, read_tensors
 from quantisp.quantization import QuantizedModel, pack_quantized, unpack_quantized
 
 __all__ = [
@@ -119,7 +119,7 @@ def _structure(path: Path, origin: Origin, factory: str | None) -> nn.Module:
             f"expected {origin.preset} beside its quantized weights, found {path} alone, which "
             f"runs no code: pass --model {origin.preset} --weights {path}"
         )
-    return build_preset(origin.preset, origin.pattern)
+    return build_structure(origin.preset, origin.pattern)
 
 
 def printable(text: str) -> str:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
 from quantisp.api import find_model, load_model
+from quantisp.api_quantize import quantize_to_file
 from quantisp.cfa import CFAPattern, mosaic, named_patterns, parse_pattern
 from quantisp.errors import ModelError, RunError
 from quantisp.models import LinearFit, classical_methods, packaged_models
 from quantisp.models.classical import Bilinear, GuidedResidual, Malvar, Menon
+from quantisp.quantization import Plan
 
 pytestmark = pytest.mark.unit
 
@@ -156,3 +160,12 @@ def test_a_network_for_another_cfa_says_which_models_fit():
         assert name in said
     assert "quantisp train --cfa bayer" in said
     assert load_model("dephasenet-lite", pattern="WBWG/BWGW/WGWR/GWRW") is not None
+
+
+def test_fitted_filters_are_quantized_and_come_back(tmp_path: Path):
+    plan = Plan.uniform(weight_bits=9, granularity="channel")
+    path = tmp_path / "quantized.safetensors"
+    quantize_to_file("linear-bayer", plan, path, command="a test")
+    given = torch.rand(1, 1, 20, 24, generator=torch.Generator().manual_seed(1))
+    whole, rounded = (load_model(name)(given) for name in ("linear-bayer", path))
+    assert 0.0 < float((whole - rounded).abs().max()) < 0.05

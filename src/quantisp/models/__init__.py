@@ -21,6 +21,7 @@ from quantisp.models.weights import (
 from quantisp.models.zoo import (
     LoadedModel,
     build_preset,
+    build_structure,
     load_model_file,
     load_own_model,
     load_program_file,
@@ -41,6 +42,7 @@ __all__ = [
     "Origin",
     "Provenance",
     "build_preset",
+    "build_structure",
     "check_pattern",
     "classical_methods",
     "fitting_models",

@@ -22,6 +22,7 @@ from quantisp.models.weights import ModelFile, Provenance, read_model_file
 __all__ = [
     "LoadedModel",
     "build_preset",
+    "build_structure",
     "load_model_file",
     "load_own_model",
     "load_program_file",
@@ -85,6 +86,16 @@ def build_preset(name: str, pattern: CFAPattern) -> nn.Module:
     return BUILDERS[name](pattern)
 
 
+def build_structure(name: str, pattern: CFAPattern) -> nn.Module:
+    """A preset, or filters that are fitted rather than trained, to load weights into.
+
+    Raises:
+        ModelError: neither, or it cannot be made for this CFA.
+    """
+    fitted = FITTED.get(name)
+    return build_preset(name, pattern) if fitted is None else fitted(pattern)
+
+
 def load_model_file(name_or_path: str | Path) -> LoadedModel:
     """Load a packaged model by name, or a ``.safetensors`` file that quantisp wrote.
 
@@ -109,8 +120,7 @@ def load_model_file(name_or_path: str | Path) -> LoadedModel:
 
 
 def _build(path: Path, file: ModelFile) -> nn.Module:
-    fitted = FITTED.get(file.preset)
-    model = build_preset(file.preset, file.pattern) if fitted is None else fitted(file.pattern)
+    model = build_structure(file.preset, file.pattern)
     expected = {name: tuple(value.shape) for name, value in model.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in file.tensors.items()}
     if expected != found:
