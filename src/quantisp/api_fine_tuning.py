@@ -206,7 +206,8 @@ def _crops(
     patches: PatchCache, model: nn.Module, plan: Plan, seed: int, patch_px: int
 ) -> list[Tensor] | None:
     planned = [entry for entry in plan.resolve(model).values() if entry.weight_bits is not None]
-    if not any(needs_calibration(entry.method) for entry in planned):
+    by_inputs = any(needs_calibration(entry.method) for entry in planned)
+    if not by_inputs and not plan.quantizes_activations:
         return None
     batches = (
         patches.batch(seed=seed, step=step, size=BATCH, patch_px=patch_px)

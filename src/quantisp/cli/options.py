@@ -97,6 +97,12 @@ PlanOption = Annotated[
         "--plan", help="Quantize by this plan (JSON, formats per layer).", show_default="none"
     ),
 ]
+ActivationBitsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--activation-bits", help="The width of feature maps, 4 to 16.", show_default="float"
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of a table.")

@@ -13,6 +13,7 @@ import typer
 from rich.table import Table
 
 from quantisp.cli.options import (
+    ActivationBitsOption,
     CalibrationOption,
     DegradationOption,
     JsonOption,
@@ -47,11 +48,12 @@ def quantize_command(
         str | None, typer.Option(help="Scales per 'tensor' or 'channel'.", show_default=GRANULARITY)
     ] = None,
     plan: PlanOption = None,
+    activation_bits: ActivationBitsOption = None,
     calibration: CalibrationOption = None,
     degradation: DegradationOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Quantize a network's weights into a file, which other commands take as --model.
+    """Quantize a network into a file, which other commands take as --model.
 
     Example: quantisp quantize --weight-bits 6 --calibration photos/ --out lite-w6.safetensors
     """
@@ -60,7 +62,7 @@ def quantize_command(
     with ProgressDisplay() as display:
         written = quantize_to_file(
             model,
-            chosen_plan(weight_bits, method, granularity, plan),
+            chosen_plan(weight_bits, method, granularity, plan, activation_bits),
             out,
             weights=weights,
             degradation=degradation,
@@ -82,7 +84,11 @@ def quantize_command(
 
 
 def chosen_plan(
-    weight_bits: int | None, method: str | None, granularity: str | None, plan: Path | None
+    weight_bits: int | None,
+    method: str | None,
+    granularity: str | None,
+    plan: Path | None,
+    activation_bits: int | None,
 ) -> Plan:
     """What the options say: a plan's file, or one width for every layer.
 
@@ -99,10 +105,16 @@ def chosen_plan(
     if plan is None:
         return Plan.uniform(
             weight_bits=weight_bits,
+            activation_bits=activation_bits,
             method=method or METHOD,
             granularity=granularity or GRANULARITY,  # pyright: ignore[reportArgumentType]
         )
-    options = {"--weight-bits": weight_bits, "--method": method, "--granularity": granularity}
+    options = {
+        "--weight-bits": weight_bits,
+        "--activation-bits": activation_bits,
+        "--method": method,
+        "--granularity": granularity,
+    }
     given = [option for option, value in options.items() if value is not None]
     if given:
         raise SettingError(

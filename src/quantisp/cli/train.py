@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantisp.cli.options import DeviceOption, PlanOption
+from quantisp.cli.options import ActivationBitsOption, DeviceOption, PlanOption
 from quantisp.cli.progress import ProgressDisplay
 from quantisp.cli.quantize import GRANULARITY, METHOD, chosen_plan
 from quantisp.errors import SettingError
@@ -22,10 +22,15 @@ if TYPE_CHECKING:
 __all__ = ["train_command"]
 
 DEFAULT_MINUTES = 60.0
-# Of the learning rate. A network that is rounded well has more to lose than to learn.
-FROM_SCRATCH, TUNING = 2e-3, 5e-5
+# Of the learning rate. A network that is rounded well has more to lose than to learn; its codes and
+# scales move at multiples of the rate.
+FROM_SCRATCH, TUNING, FLOAT_TUNING = 2e-3, 1e-5, 5e-5
+# Steps in which the rate rises. Fine-tuning is short, and its steps are small from the first.
+WARM_UP, TUNING_WARM_UP = 500, 20
 # Of a run that ends on squared error; one that begins near its end is all of that.
 LAST_PHASE = 0.25
+# What --qat says for a float network.
+FLOAT = "float"
 
 
 def train_command(
@@ -78,7 +83,7 @@ def train_command(
         float | None,
         typer.Option(
             help="At its peak.",
-            show_default=f"{FROM_SCRATCH:g}, for a quantized network {TUNING:g}",
+            show_default=f"{FROM_SCRATCH:g}, to fine-tune {TUNING:g}, in float {FLOAT_TUNING:g}",
         ),
     ] = None,
     batch: Annotated[int, typer.Option(help="Patches a step, over all devices.")] = 16,
@@ -86,7 +91,7 @@ def train_command(
         float | None,
         typer.Option(
             help="Share of the run that ends it, on squared error alone.",
-            show_default="0.25, for a quantized network 1",
+            show_default="0.25, to fine-tune 1",
         ),
     ] = None,
     weight_bits: Annotated[
@@ -104,10 +109,12 @@ def train_command(
         str | None, typer.Option(help="Scales per 'tensor' or 'channel'.", show_default=GRANULARITY)
     ] = None,
     plan: PlanOption = None,
+    activation_bits: ActivationBitsOption = None,
     qat: Annotated[
         str | None,
         typer.Option(
-            help="lsq learns the scales; plain takes each weight's absolute maximum.",
+            help="lsq learns the scales; plain takes them from the largest values; float changes "
+            "no width: the float network of --init, fine-tuned alike, to compare with.",
             show_default="lsq",
         ),
     ] = None,
@@ -118,8 +125,12 @@ def train_command(
         float, typer.Option(help="Darken each of R, G and B of a patch by up to this share.")
     ] = 0.0,
     precision: Annotated[
-        str, typer.Option(help="float32, bfloat16, or auto: bfloat16 where it is fast.")
-    ] = "auto",
+        str | None,
+        typer.Option(
+            help="float32, bfloat16, or auto: bfloat16 where it is fast.",
+            show_default="auto, to fine-tune float32",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(help="Of patches and weights.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in --out.")] = False,
     cache: Annotated[
@@ -156,19 +167,26 @@ def train_command(
 
     if steps is None and time_limit is None:
         time_limit = DEFAULT_MINUTES
-    fine_tuning = _fine_tuning(weight_bits, method, granularity, plan, qat)
-    tuned = fine_tuning is not None
+    fine_tuning = _fine_tuning(weight_bits, method, granularity, plan, activation_bits, qat)
+    tuned = fine_tuning is not None or qat == FLOAT
+    if qat == FLOAT and init is None and ":" not in preset:
+        raise SettingError(
+            f"expected a trained network to fine-tune, found none: give --init beside --qat {FLOAT}"
+        )
     settings = TrainSettings(
         seed=seed,
         steps=steps,
         time_limit_s=None if time_limit is None else time_limit * 60.0,
         optimizer=optimizer,
-        learning_rate=_or(learning_rate, FROM_SCRATCH, TUNING, tuned=tuned),
+        learning_rate=_or(
+            learning_rate, FROM_SCRATCH, FLOAT_TUNING if qat == FLOAT else TUNING, tuned=tuned
+        ),
+        warmup_steps=TUNING_WARM_UP if tuned else WARM_UP,
         batch=batch,
         last_phase=_or(last_phase, LAST_PHASE, 1.0, tuned=tuned),
         exposure_jitter=exposure_jitter,
         colour_jitter=colour_jitter,
-        precision=precision,
+        precision=precision or ("float32" if tuned else "auto"),
     )
     with ProgressDisplay() as display:
 
@@ -216,10 +234,24 @@ def _fine_tuning(
     method: str | None,
     granularity: str | None,
     plan: Path | None,
+    activation_bits: int | None,
     qat: str | None,
 ) -> FineTuning | None:
+    if qat == FLOAT:
+        named = {"--weight-bits": weight_bits, "--plan": plan}
+        for option, value in named.items():
+            if value is not None:
+                raise SettingError(
+                    f"expected no widths beside --qat {FLOAT}, found {option}: leave out one"
+                )
     if weight_bits is None and plan is None:
-        for option, value in (("--method", method), ("--granularity", granularity), ("--qat", qat)):
+        options = {
+            "--method": method,
+            "--granularity": granularity,
+            "--activation-bits": activation_bits,
+            "--qat": None if qat == FLOAT else qat,
+        }
+        for option, value in options.items():
             if value is not None:
                 raise SettingError(
                     f"expected --weight-bits or --plan beside {option}, found neither: "
@@ -228,7 +260,7 @@ def _fine_tuning(
         return None
     from quantisp.api_fine_tuning import FineTuning
 
-    chosen = chosen_plan(weight_bits, method, granularity, plan)
+    chosen = chosen_plan(weight_bits, method, granularity, plan, activation_bits)
     return FineTuning(plan=chosen, form="lsq" if qat is None else qat)
 
 

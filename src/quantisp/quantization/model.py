@@ -16,7 +16,7 @@ from quantisp.quantization.activations.calibration import simulate_activations
 from quantisp.quantization.activations.simulation import SimulatedNetwork
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.graph import Graph, capture, pad_inside
+from quantisp.quantization.graph import Graph, capture, pad_inside, run_padded
 from quantisp.quantization.layers import Layer, find_layers, small_modules
 from quantisp.quantization.methods import NETWORK
 from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
@@ -294,12 +294,7 @@ class QuantizedModel(nn.Module):
         """The network's output; activations are float, or as the plan says."""
         if self.activations is None:
             return self.network(mosaic)
-        padded = pad_inside(self.network, mosaic)
-        restored = self.activations(padded)
-        height, width = (
-            restored.shape[axis] * mosaic.shape[axis] // padded.shape[axis] for axis in (2, 3)
-        )
-        return restored[:, :, :height, :width]
+        return run_padded(self.network, self.activations, mosaic)
 
     def weights(self) -> dict[str, QuantizedWeight]:
         """Codes and scale of each quantized layer, together."""

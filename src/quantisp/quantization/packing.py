@@ -7,6 +7,12 @@
     state/NAME      everything else of the network's state dict: biases, float layers, buffers
     plan, decisions the texts
 
+and, where activations are in integers::
+
+    activations/scales  float64, one for each group of tensors that shares a quantizer
+    bias/NODE           float64, the bias of each use of a layer, corrected where it was
+    example             a text: the shape of an input to capture the graph with
+
 The weights themselves are not there, for they are ``codes * scale``.
 """
 
@@ -21,6 +27,11 @@ import torch
 from torch import Tensor, nn
 
 from quantisp.errors import ModelError, PlanError, QuantispError
+from quantisp.quantization.activation_packing import (
+    is_of_activations,
+    pack_activations,
+    unpack_activations,
+)
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.model import QuantizedModel, codes_dtype, verify_codes
@@ -32,16 +43,7 @@ Packed = tuple[dict[str, Tensor], dict[str, str]]
 
 
 def pack_quantized(quantized: QuantizedModel) -> Packed:
-    """The tensors and the texts of a quantized network; no two tensors share memory.
-
-    Raises:
-        PlanError: its activations are in integers, which the file does not hold.
-    """
-    if quantized.activations is not None:
-        raise PlanError(
-            "expected activations in float, for the file holds weights alone, found some in "
-            "integers: plan them with activation_bits None"
-        )
+    """The tensors and the texts of a quantized network; no two tensors share memory."""
     weights = {_weight_of(name) for name in quantized.codes}
     tensors = {
         **{f"codes/{name}": codes for name, codes in quantized.codes.items()},
@@ -53,6 +55,10 @@ def pack_quantized(quantized: QuantizedModel) -> Packed:
         },
     }
     texts = {"plan": quantized.plan.to_json(), "decisions": json.dumps(quantized.decisions)}
+    if quantized.activations is not None:
+        further, example = pack_activations(quantized.activations)
+        tensors |= further
+        texts["example"] = example
     return {
         name: value.cpu().clone(memory_format=torch.contiguous_format)
         for name, value in tensors.items()
@@ -85,7 +91,7 @@ def unpack_quantized(
     state = dict(network.state_dict())
     others = state.keys() - {_weight_of(name) for name in planned}
     _check_names(
-        tensors,
+        {name: value for name, value in tensors.items() if not is_of_activations(name)},
         {f"codes/{n}" for n in planned}
         | {f"scale/{n}" for n in planned}
         | {f"state/{n}" for n in others},
@@ -101,8 +107,10 @@ def unpack_quantized(
         state[_weight_of(name)] = weight.dequantize()
     filled = copy.deepcopy(network)
     filled.load_state_dict(state)
+    filled = filled.eval().requires_grad_(False)
+    activations = unpack_activations(filled, plan, weights, tensors, texts.get("example"))
     quantized = QuantizedModel(
-        filled.eval().requires_grad_(False), plan=plan, weights=weights, decisions=decisions
+        filled, plan=plan, weights=weights, decisions=decisions, activations=activations
     )
     try:
         verify_codes(quantized)

@@ -11,6 +11,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from quantisp.errors import ModelError, SettingError
+from quantisp.quantization.activations.trainable import TrainableActivations
+from quantisp.quantization.affine import spread_scale
+from quantisp.quantization.graph.capture import run_padded
 from quantisp.quantization.layers import find_layers
 from quantisp.quantization.lsq import LearnedScale
 from quantisp.quantization.model import QuantizedModel, verify_codes
@@ -26,23 +29,28 @@ FINE_TUNING = ("lsq", "plain")
 class TrainableModel(nn.Module):
     """A quantized network whose weights, scales and biases can be trained.
 
-    ``network`` holds float weights to train. Each forward pass runs it with the weights that their
-    codes stand for, so that the running mean of a trainer, which is over the float weights and the
-    scales, is a quantized network, too. With ``lsq`` it begins as exactly the network that was
-    quantized; ``plain`` keeps the codes of channels that use the last one, and rounds others anew.
+    ``network`` holds what is trained: of layers that are quantized, their codes as real numbers, so
+    that one step of an optimizer is as large for every channel. Each forward pass runs it with the
+    weights that the rounded codes stand for, so that the running mean of a trainer is a quantized
+    network, too. With ``lsq`` it begins as exactly the network that was quantized; ``plain`` keeps
+    the codes of channels that use the last one, and rounds others anew.
+
+    Where activations are in integers, the captured graph is run in place of the network, with a
+    quantizer wherever the integers have one.
 
     Args:
         start: where training begins; it is not changed.
         form: ``lsq`` learns the scales; ``plain`` takes the absolute maximum of each weight.
 
     Attributes:
-        network: with the float weights, all of which have gradients.
-        float32_layers, scale_parameters: for the trainer: what must stay in float32, and which
-            parameters are scales.
+        network: with what is trained; everything in it has gradients.
+        activations: the quantizers of feature maps; None where those are float.
+        float32_layers, scale_parameters, code_parameters: for the trainer: what must stay in
+            float32, and which parameters are scales, or codes.
         pattern: the CFA of the network, or None where it names none.
 
     Raises:
-        SettingError: no such form, or activations in integers.
+        SettingError: no such form.
         ModelError: nothing is quantized.
     """
 
@@ -52,11 +60,6 @@ class TrainableModel(nn.Module):
             raise SettingError(
                 f"expected a form of fine-tuning among {', '.join(FINE_TUNING)}, found {form!r}: "
                 "choose one of them"
-            )
-        if any(e.activation_bits for e in (start.plan.default, *start.plan.layers.values())):
-            raise SettingError(
-                "expected activations in float, for their scales cannot be trained, found some in "
-                "integers: plan them with activation_bits None"
             )
         if not start.codes:
             raise ModelError(
@@ -75,6 +78,18 @@ class TrainableModel(nn.Module):
         }
         self._names = tuple(dict.fromkeys(self._owner.values()))
         self.quantizers = nn.ModuleList(_quantizer(start, name, form) for name in self._names)
+        self.activations: TrainableActivations | None = None
+        if start.activations is not None:
+            self.activations = TrainableActivations(
+                start.activations, start.network, start.plan.activations, learned=form == "lsq"
+            )
+        self._units = tuple(f"unit_{index}" for index in range(len(self._names)))
+        for name, unit in zip(self._names, self._units, strict=True):
+            scale, weight = start.scales[name], self._master(name)
+            axis = layers[name].output_axis if scale.ndim else None
+            spread = spread_scale(scale, weight, axis, layers[name].scale_groups)
+            self.register_buffer(unit, spread.to(weight.device).clone(), persistent=False)
+            weight.data.copy_(start.codes[name])
         self.float32_layers = tuple(
             f"network.{name}" for name in getattr(start.network, "float32_layers", ())
         )
@@ -83,44 +98,79 @@ class TrainableModel(nn.Module):
             for index, quantizer in enumerate(self._quantizers().values())
             for name in quantizer.scale_parameters
         )
+        if self.activations is not None:
+            self.scale_parameters += tuple(
+                f"activations.{name}" for name in self.activations.scale_parameters
+            )
+        self.code_parameters = tuple(f"network.{_weight_of(name)}" for name in self._names)
         self.pattern = start.pattern
         self.training = start.training
 
     def forward(self, mosaic: Float[Tensor, "*input"]) -> Float[Tensor, "*output"]:
         """The output of the network with the weights that its codes stand for."""
-        weights = {
-            f"{name}.weight" if name else "weight": quantizer(self._master(name))
-            for name, quantizer in self._quantizers().items()
-        }
-        return functional_call(self.network, weights, (mosaic,))
+        weights = {name: q(self._weight(name)) for name, q in self._quantizers().items()}
+        activations = self.activations
+        if activations is not None:
+            layers = self._layers(weights)
+            return run_padded(self.network, lambda x: activations(x, layers), mosaic)
+        named = {_weight_of(name): weight for name, weight in weights.items()}
+        return functional_call(self.network, named, (mosaic,))
 
     @torch.no_grad()
     def quantized(self) -> QuantizedModel:
-        """The quantized network as it is now; its output is the same to the last bit.
+        """The quantized network as it is now.
+
+        Its output is the same to the last bit where activations are float; else up to the 16 bits
+        of multipliers and the rounding of biases, which now and then change a code by one.
 
         Raises:
             RunError: codes or scales are not sound, as after a loss that went astray.
         """
-        found = {name: q.quantized(self._master(name)) for name, q in self._quantizers().items()}
+        found = {name: q.quantized(self._weight(name)) for name, q in self._quantizers().items()}
         network = copy.deepcopy(self.network)
         for name, weight in found.items():
             parameter = network.get_submodule(name).get_parameter("weight")
             parameter.copy_(weight.dequantize())
             parameter.requires_grad_(False)
+        weights = {name: found[owner] for name, owner in self._owner.items()}
+        simulated = None
+        if self.activations is not None:
+            layers = self._layers({name: weight.dequantize() for name, weight in found.items()})
+            simulated = self.activations.simulated(layers, weights)
+            simulated = simulated.to(next(network.parameters()).device)
         finished = QuantizedModel(
             network,
             plan=self.plan,
-            weights={name: found[owner] for name, owner in self._owner.items()},
+            weights=weights,
             decisions=(*self.decisions, f"{self.form}: fine-tuned"),
+            activations=simulated,
         )
         verify_codes(finished)
         return finished
+
+    def _layers(self, weights: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
+        """Weight and bias of each layer."""
+        found: dict[str, tuple[Tensor, Tensor | None]] = {}
+        for name in find_layers(self.network):
+            own = dict(self.network.get_submodule(name).named_parameters(recurse=False))
+            if "weight" in own:
+                weight = weights.get(self._owner.get(name, name), own["weight"])
+                found[name] = weight, own.get("bias")
+        return found
+
+    def _weight(self, name: str) -> Tensor:
+        unit = self.get_buffer(self._units[self._names.index(name)])
+        return self._master(name) * unit
 
     def _quantizers(self) -> Mapping[str, WeightQuantizer]:
         return dict(zip(self._names, self.quantizers, strict=True))  # pyright: ignore[reportReturnType]
 
     def _master(self, name: str) -> Tensor:
         return self.network.get_submodule(name).get_parameter("weight")
+
+
+def _weight_of(name: str) -> str:
+    return f"{name}.weight" if name else "weight"
 
 
 def _quantizer(start: QuantizedModel, name: str, form: str) -> WeightQuantizer:

@@ -10,6 +10,9 @@ from torch import Tensor, nn
 __all__ = ["OPTIMIZERS", "Optimizers"]
 
 OPTIMIZERS = ("muon", "adamw")
+# At a learning rate of 1e-5, a step moves a code by 1e-2, and a scale by 5e-4 of itself.
+CODE_RATE, SCALE_RATE = 1e3, 5e1
+CODE_BETAS = (0.9, 0.99)
 
 
 class Optimizers:
@@ -21,8 +24,12 @@ class Optimizers:
     the matrix (out, kh * kw * in). Biases, grouped convolutions and the layers in
     ``model.float32_layers`` have no such matrix, or one through which the picture itself passes:
     they are left to AdamW. Updates are scaled to the size of AdamW's, so that one learning rate
-    serves both. Parameters that ``model.scale_parameters`` names, if it has it, are the scales of
-    quantizers: AdamW moves them without decay, which would pull them towards zero.
+    serves both.
+
+    A quantized network names two further kinds, which Adam moves, each at its own multiple of the
+    learning rate: ``model.code_parameters`` are weights in units of codes, so that a step is the
+    same small part of a code in every channel, and ``model.scale_parameters`` are scales. Neither
+    decays, for nothing draws them towards zero.
 
     Args:
         kind: ``muon``, or ``adamw`` for every parameter.
@@ -36,9 +43,15 @@ class Optimizers:
     def __init__(
         self, kind: str, model: nn.Module, *, learning_rate: float, weight_decay: float
     ) -> None:
-        weights = _matrix_weights(model) if kind == "muon" else []
+        codes = [model.get_parameter(name) for name in getattr(model, "code_parameters", ())]
         scales = [model.get_parameter(name) for name in getattr(model, "scale_parameters", ())]
-        chosen = {id(value) for value in (*weights, *scales)}
+        chosen = {id(value) for value in (*codes, *scales)}
+        weights = [
+            weight
+            for weight in (_matrix_weights(model) if kind == "muon" else [])
+            if id(weight) not in chosen
+        ]
+        chosen |= {id(weight) for weight in weights}
         others = [value for value in model.parameters() if id(value) not in chosen]
         # torch's Muon takes matrices: these share their memory with the weights.
         self._pairs = [
@@ -46,12 +59,14 @@ class Optimizers:
             for weight in weights
         ]
         self._parts: dict[str, torch.optim.Optimizer] = {}
+        self._rates: dict[str, float] = {"codes": CODE_RATE, "scales": SCALE_RATE}
         if others:
             self._parts["adamw"] = torch.optim.AdamW(
                 others, learning_rate, weight_decay=weight_decay
             )
-        if scales:
-            self._parts["scales"] = torch.optim.AdamW(scales, learning_rate, weight_decay=0.0)
+        for name, values in (("codes", codes), ("scales", scales)):
+            if values:
+                self._parts[name] = torch.optim.Adam(values, learning_rate, betas=CODE_BETAS)
         if self._pairs:
             self._parts["muon"] = torch.optim.Muon(
                 [matrix for _, matrix in self._pairs],
@@ -65,9 +80,9 @@ class Optimizers:
         for weight, matrix in self._pairs:
             grad = weight.grad
             matrix.grad = None if grad is None else _channels_last(grad).reshape(len(grad), -1)
-        for part in self._parts.values():
+        for name, part in self._parts.items():
             for group in part.param_groups:
-                group["lr"] = learning_rate
+                group["lr"] = learning_rate * self._rates.get(name, 1.0)
             part.step()
 
     def state_dict(self) -> dict[str, Any]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -19,7 +20,7 @@ from quantisp.quantization.graph.fusing import fuse_clamps
 from quantisp.quantization.graph.lowering import lower, writes_through_views
 from quantisp.quantization.graph.nodes import Graph
 
-__all__ = ["PadsInside", "capture", "pad_inside"]
+__all__ = ["PadsInside", "capture", "pad_inside", "run_padded"]
 
 # PyTorch takes a dimension of 1 for one that is always 1.
 LEAST_BATCH = 2
@@ -48,6 +49,16 @@ def pad_inside(network: nn.Module, x: Float[Tensor, "n c h w"]) -> Float[Tensor,
     return network.pad_input(x) if isinstance(network, PadsInside) else x
 
 
+def run_padded(
+    network: nn.Module, run: Callable[[Tensor], Tensor], x: Float[Tensor, "n c h w"]
+) -> Float[Tensor, "n d h2 w2"]:
+    """What ``run`` gives for the input as the captured graph takes it, cropped to the input."""
+    padded = pad_inside(network, x)
+    restored = run(padded)
+    height, width = (restored.shape[a] * x.shape[a] // padded.shape[a] for a in (2, 3))
+    return restored[:, :, :height, :width]
+
+
 def capture(network: nn.Module, example: Float[Tensor, "n c h w"]) -> Graph:
     """The network as a graph, in evaluation mode; the network is not changed.
 
@@ -66,7 +77,8 @@ def capture(network: nn.Module, example: Float[Tensor, "n c h w"]) -> Graph:
     if len(example) < LEAST_BATCH:
         example = example.expand(LEAST_BATCH, -1, -1, -1)
     program = _exported(_Whole(network), example)
-    return fuse_clamps(lower(program, network, prefix=_Whole.PREFIX))
+    graph = fuse_clamps(lower(program, network, prefix=_Whole.PREFIX))
+    return replace(graph, example=tuple(example.shape))
 
 
 class _Whole(nn.Module):

@@ -275,11 +275,13 @@ class Graph:
         nodes: each after its inputs; the first is the ``Input``.
         output: the name of the node whose output is the network's.
         size: the only height and width that it runs at, or None for every one.
+        example: the shape of an input that it runs at.
     """
 
     nodes: tuple[Node, ...]
     output: str
     size: tuple[int, int] | None = None
+    example: tuple[int, ...] = ()
 
     def node(self, name: str) -> Node:
         """The node of that name."""
