@@ -7,9 +7,12 @@ provenance.
 
 from __future__ import annotations
 
+import json
 import subprocess
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, cast
 
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
@@ -19,7 +22,12 @@ from quantisp import __version__
 from quantisp.errors import ModelError
 from quantisp.files import write_atomically
 from quantisp.models import LoadedModel, Origin, build_structure, load_own_model, read_tensors
-from quantisp.quantization import QuantizedModel, pack_quantized, unpack_quantized
+from quantisp.quantization import (
+    QuantizedModel,
+    pack_quantized,
+    unpack_quantized,
+    without_batch_norms,
+)
 
 __all__ = [
     "QuantizedOrigin",
@@ -42,10 +50,12 @@ class QuantizedOrigin:
         origin: the network; its provenance is of the codes.
         float_sha256: the digest of the float network that was quantized, or that fine-tuning
             began with.
+        folded: the layer that each batch normalisation was folded into, by name.
     """
 
     origin: Origin
     float_sha256: str
+    folded: Mapping[str, str] = field(default_factory=dict[str, str])
 
 
 def save_quantized(path: Path, quantized: QuantizedModel, origin: QuantizedOrigin) -> None:
@@ -60,6 +70,7 @@ def save_quantized(path: Path, quantized: QuantizedModel, origin: QuantizedOrigi
         "schema": SCHEMA,
         **origin.origin.to_texts(),
         "float_sha256": origin.float_sha256,
+        **({"folded": json.dumps(dict(origin.folded))} if origin.folded else {}),
         **texts,
     }
     write_atomically(path, save(tensors, metadata))
@@ -95,6 +106,7 @@ def load_quantized(path: Path, factory: str | None = None) -> LoadedModel:
     origin = Origin.from_texts(path, texts)
     network = _structure(path, origin, factory)
     try:
+        network = without_batch_norms(network, _folded(texts.get("folded", "{}")))
         quantized = unpack_quantized(network, tensors, texts)
     except ModelError as error:
         raise ModelError(
@@ -120,6 +132,17 @@ def _structure(path: Path, origin: Origin, factory: str | None) -> nn.Module:
             f"runs no code: pass --model {origin.preset} --weights {path}"
         )
     return build_structure(origin.preset, origin.pattern)
+
+
+def _folded(text: str) -> dict[str, str]:
+    try:
+        found = json.loads(text)
+    except json.JSONDecodeError:
+        found = None
+    items = cast("dict[Any, Any]", found).items() if isinstance(found, dict) else [(None, None)]
+    if not all(isinstance(key, str) and isinstance(value, str) for key, value in items):
+        raise ModelError("what was folded is garbled")
+    return dict(items)
 
 
 def printable(text: str) -> str:

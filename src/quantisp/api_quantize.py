@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,14 +12,25 @@ from torch import Tensor
 
 from quantisp.api import find_model
 from quantisp.api_files import QuantizedOrigin, printable, save_quantized, source_revision
-from quantisp.api_inputs import Material, find_degradation
-from quantisp.data import calibration_crops, default_calibration, find_images
+from quantisp.api_inputs import Material, example_input, find_degradation
+from quantisp.api_settings import calibration_for
+from quantisp.data import default_calibration
 from quantisp.errors import ModelError, OutputError, SettingError
 from quantisp.files import make_folder
 from quantisp.models import LoadedModel, Origin, Provenance, model_sha256
-from quantisp.quantization import LayerCoverage, Plan, QuantizedModel, needs_calibration, quantize
+from quantisp.quantization import (
+    BATCH_NORMS,
+    FoldedNetwork,
+    LayerCoverage,
+    Plan,
+    QuantizedModel,
+    fold_batch_norms,
+    quantize,
+)
 
 __all__ = ["QuantizedFile", "quantize_to_file"]
+
+log = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
 
@@ -63,9 +75,9 @@ def quantize_to_file(
         model, weights: as for :func:`quantisp.load_model`; a float network.
         plan: what becomes of each layer.
         out: a ``.safetensors`` file, made or replaced.
-        degradation: what the network undoes, as for :func:`quantisp.study`, for methods that need
-            inputs.
-        calibration: pictures for methods of the plan that need some; None is two packaged ones.
+        degradation: what the network undoes, as for :func:`quantisp.study`, for methods and
+            activations that need inputs, and to see what batch normalisations follow.
+        calibration: pictures for what needs some; None is two packaged ones.
         command: recorded in the file.
         on_layer: called with the number of layers done, and of all.
 
@@ -85,12 +97,19 @@ def quantize_to_file(
             f"expected a network that can be built again, {found.name} cannot: "
             "give a packaged name, a model file, or package.module:factory"
         )
-    planned = plan.resolve(found.model).values()
-    methods = sorted({entry.method for entry in planned if entry.weight_bits is not None})
+    methods = {e.method for e in plan.resolve(found.model).values() if e.weight_bits is not None}
     if not methods:
         raise SettingError("expected at least one layer with weight bits, found none: plan some")
-    inputs, data = _inputs(calibration, methods, found, degradation)
-    quantized = quantize(found.model, plan, inputs, on_layer=on_layer)
+    inputs, data = _inputs(
+        calibration, methods, found, degradation, in_integers=plan.quantizes_activations
+    )
+    folding = _folded(found, degradation)
+    if degradation is not None and inputs is None and not (folding.folded or folding.left):
+        raise SettingError(
+            f"expected no degradation, for the methods ({', '.join(sorted(methods))}) look at no "
+            "inputs: leave out --degradation"
+        )
+    quantized = quantize(folding.network, plan, inputs, on_layer=on_layer)
     digest = model_sha256(found.model)
     provenance = Provenance(
         domain="not known" if found.provenance is None else found.provenance.domain,
@@ -101,8 +120,9 @@ def quantize_to_file(
         validation_psnr_db="not measured",
     )
     origin = Origin(preset=found.preset, pattern=found.pattern, provenance=provenance)
+    made = QuantizedOrigin(origin=origin, float_sha256=digest, folded=folding.folded)
     make_folder(out.parent)
-    save_quantized(out, quantized, QuantizedOrigin(origin=origin, float_sha256=digest))
+    save_quantized(out, quantized, made)
     return QuantizedFile(
         path=out,
         size_bytes=out.stat().st_size,
@@ -131,23 +151,31 @@ def _check_place(out: Path, model: str | Path, weights: str | Path | None) -> No
         )
 
 
+def _folded(found: LoadedModel, degradation: str | None) -> FoldedNetwork:
+    """The network with its batch normalisations folded."""
+    if not any(isinstance(module, BATCH_NORMS) for module in found.model.modules()):
+        return FoldedNetwork(network=found.model, folded={}, left={})
+    material = Material(degradation=find_degradation(found, degradation), pictures=())
+    folding = fold_batch_norms(found.model, example_input(material))
+    for name, reason in folding.left.items():
+        log.info("in float: %s, for %s", name, reason)
+    return folding
+
+
 def _inputs(
     sources: Sequence[str | Path] | None,
-    methods: Sequence[str],
+    methods: set[str],
     found: LoadedModel,
     degradation: str | None,
+    *,
+    in_integers: bool,
 ) -> tuple[list[Tensor] | None, str]:
-    """The inputs to calibrate with, if the methods need some, and what is recorded of them."""
-    if not any(needs_calibration(method) for method in methods):
-        if sources is not None or degradation is not None:
-            raise SettingError(
-                f"expected no calibration, for the methods ({', '.join(methods)}) do not look at "
-                "it: leave out --calibration and --degradation"
-            )
+    """The inputs to calibrate with, if something needs some, and what is recorded of them."""
+    crops = calibration_for(sources, methods, None, needed=in_integers)
+    if crops is None:
         return None, "not calibrated"
     material = Material(degradation=find_degradation(found, degradation), pictures=())
-    files = default_calibration() if sources is None else find_images(sources)
-    crops = calibration_crops(files)
-    inputs = material.degraded(crops)
-    names = " ".join(Path(source).name for source in sources or [file.path for file in files])
-    return inputs, f"calibrated on {names}: {len(files)} pictures"
+    paths = [file.path for file in default_calibration()] if sources is None else sources
+    names = " ".join(Path(path).name for path in paths)
+    data = f"calibrated on {names}: {len(crops.sha256)} pictures"
+    return material.degraded(crops), data

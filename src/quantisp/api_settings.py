@@ -74,9 +74,15 @@ def find_settings(
 
 
 def calibration_for(
-    sources: Sources | None, methods: set[str], material: Material, *, needed: bool = False
+    sources: Sources | None, methods: set[str], material: Material | None, *, needed: bool = False
 ) -> CalibrationCrops | None:
     """Crops to calibrate with, if one of the methods needs some, or they are needed anyway.
+
+    Args:
+        sources: of pictures; None is two packaged ones.
+        methods: that round.
+        material: what is measured on; None is nothing.
+        needed: whatever the methods are.
 
     Raises:
         SettingError: pictures that no method would look at.
@@ -89,14 +95,14 @@ def calibration_for(
                 "look at it: leave it out"
             )
         return None
-    if sources is None and material.has_own_inputs:
+    if sources is None and material is not None and material.has_own_inputs:
         raise SettingError(
             "expected pictures to calibrate with that are like --inputs, found none: pass "
             "--calibration"
         )
     files = default_calibration() if sources is None else find_images(listed(sources))
     crops = calibration_crops(files)
-    measured = material.measured()
+    measured = {} if material is None else material.measured()
     for file, digest in zip(files, crops.sha256, strict=True):
         if digest in measured:
             raise ImageError(

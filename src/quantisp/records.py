@@ -317,7 +317,7 @@ class CropPanel:
     """One setting's view of a crop.
 
     Args:
-        label: such as ``4 bits`` or ``float``.
+        label: such as ``4 bits, rtn`` or ``float``.
         psnr_db: of the crop alone.
         rgb: height x width x 3 bytes, row by row.
         error: height x width bytes: the largest absolute error over R, G, B, in 8-bit steps.

@@ -190,6 +190,22 @@ def test_the_plain_form_and_a_mixed_plan(data: Path, begun: Path, tmp_path: Path
         assert int(codes.abs().max()) == 7, name
 
 
+def test_activations_in_integers(data: Path, begun: Path, tmp_path: Path) -> None:
+    plan = Plan.uniform(weight_bits=4, activation_bits=5, granularity="channel")
+    out, changes = tmp_path / "run", {"fine_tuning": FineTuning(plan=plan)}
+    settings = replace(TUNED, steps=6, learning_rate=3e-5)
+    train_model(**tuning(data, out, begun, settings=replace(settings, steps=4), **changes))
+    train_model(**tuning(data, out, begun, settings=settings, resume=True, **changes))
+    assert state(out)["step"] == 6
+    model, start = quantized(out), quantized(out, "start.safetensors")
+    assert model.plan == plan
+    assert model.activations is not None
+    assert start.activations is not None
+    # What is measured is the network in integers itself.
+    best = evaluate(out / "model.safetensors", data / "val").psnr_db
+    assert best > evaluate(out / "start.safetensors", data / "val").psnr_db
+
+
 OWN = """
 import torch
 from quantisp.cfa import CFAPattern

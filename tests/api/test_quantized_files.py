@@ -131,8 +131,61 @@ def test_a_network_without_a_cfa(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert found.pattern is None
     assert isinstance(found.model, QuantizedModel)
     assert found.model(torch.rand(1, 3, 8, 8)).shape == (1, 3, 8, 8)
-    with pytest.raises(SettingError, match="leave out --calibration and --degradation"):
+    with pytest.raises(SettingError, match="leave out --degradation"):
         quantize_to_file(factory, W4, out, degradation="noise:25", command="quantisp")
+
+
+NORMED = """
+import torch
+from quantisp.cfa import CFAPattern
+
+class Normed(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.pattern = CFAPattern.named("bayer")
+        self.conv = torch.nn.Conv2d(1, 8, 3, padding=1, bias=False)
+        self.norm = torch.nn.BatchNorm2d(8)
+        self.norm.running_mean += 0.1
+        self.norm.running_var *= 0.3
+        self.tail = torch.nn.Conv2d(8, 3, 3, padding=1)
+
+    def forward(self, mosaic):
+        return self.tail(torch.relu(self.norm(self.conv(mosaic))))
+"""
+
+
+@pytest.mark.parametrize("activation_bits", [None, 8])
+def test_batch_norms_are_folded_and_activations_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation_bits: int | None
+) -> None:
+    (tmp_path / "own_normed.py").write_text(NORMED)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory, out = "own_normed:Normed", tmp_path / "own.safetensors"
+    plan = Plan.uniform(
+        weight_bits=8, activation_bits=activation_bits, method="mse", granularity="channel"
+    )
+    pictures = write_pictures(tmp_path / "measured", count=1, px=40)
+    quantize_to_file(factory, plan, out, command="quantisp")
+    found = find_model(factory, out).model
+    assert isinstance(found, QuantizedModel)
+    assert isinstance(found.network.get_submodule("norm"), torch.nn.Identity)
+    assert (found.activations is None) == (activation_bits is None)
+    by_plan = evaluate(factory, pictures, plan=plan)
+    assert evaluate(factory, pictures, weights=out).images == by_plan.images
+
+
+@pytest.mark.parametrize("folded", ["[]", '{"norm": 1}', '{"tail": "conv"}', "{"])
+def test_what_was_folded_is_checked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folded: str
+) -> None:
+    (tmp_path / "own_normed_again.py").write_text(NORMED)
+    monkeypatch.syspath_prepend(tmp_path)
+    factory, out = "own_normed_again:Normed", tmp_path / "own.safetensors"
+    quantize_to_file(factory, W4, out, command="quantisp")
+    other = rewritten(out, lambda _, texts: texts.update(folded=folded))
+    with pytest.raises(ModelError, match="is damaged or of another"):
+        find_model(factory, other)
 
 
 def rewritten(path: Path, change: Callable[[dict[str, Any], dict[str, str]], object]) -> Path:

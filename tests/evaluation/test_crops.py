@@ -146,9 +146,10 @@ def test_panels_are_windows_of_whole_restorations(pictures: dict[str, StudyPictu
         pictures,
         [place],
         {bits: lambda bits=bits: networks[bits] for bits in networks},
+        method="rtn",
     )
     assert (crop.image, crop.top, crop.left, crop.height, crop.width) == ("tiled", 12, 22, 128, 128)
-    assert [panel.label for panel in crop.panels] == ["4 bits", "8 bits", "float"]
+    assert [panel.label for panel in crop.panels] == ["4 bits, rtn", "8 bits, rtn", "float"]
 
     samples = read_picture(pictures["tiled"].path).samples
     truth = torch.from_numpy(samples).permute(2, 0, 1)[None] / 255.0
@@ -177,4 +178,4 @@ def test_a_study_shows_the_places_that_were_asked_for(
     assert [(crop.image, crop.top, crop.left) for crop in crops] == [("tiled", 0, 3), ("odd", 0, 0)]
     # Only the widths of the first way of rounding.
     assert {s.granularity for s in SETTINGS} == {"tensor", "channel"}
-    assert [panel.label for panel in crops[0].panels] == ["4 bits", "8 bits", "float"]
+    assert [panel.label for panel in crops[0].panels] == ["4 bits, rtn", "8 bits, rtn", "float"]

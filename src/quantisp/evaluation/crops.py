@@ -123,6 +123,7 @@ def cut_crops(
     places: Sequence[CropPlace],
     quantized: Mapping[int, Callable[[], nn.Module]],
     *,
+    method: str,
     input_bits: int | None = None,
 ) -> tuple[Crop, ...]:
     """Restore each place at 4, 6, 8 and 10 bits, as far as they were studied, and in float.
@@ -133,6 +134,7 @@ def cut_crops(
         pictures: by name.
         places: where to look.
         quantized: makes the prepared network of each width.
+        method: that rounded them, for the labels.
         input_bits: what every network's input is rounded to; None leaves it as it is.
     """
     interface = degradation.interface
@@ -141,7 +143,7 @@ def cut_crops(
     panels: list[list[CropPanel]] = [[] for _ in places]
     for bits in [*(b for b in CROP_BITS if b in quantized), None]:
         model = network if bits is None else quantized[bits]()
-        label = "float" if bits is None else f"{bits} bits"
+        label = "float" if bits is None else f"{bits} bits, {method}"
         for place, sample, shown in zip(places, samples, panels, strict=True):
             restored = restore_window(
                 model, sample.given, place.window, field=field, factor=interface.factor

@@ -275,6 +275,7 @@ class _Run:
             {picture.name: picture for picture in self.request.pictures},
             places,
             {s.width: partial(self._quantized, plan) for plan, s in self.group.items()},
+            method=", ".join(dict.fromkeys(s.method for s in self.group.values())),
             input_bits=self.request.input_bits,
         )
 

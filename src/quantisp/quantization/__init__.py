@@ -15,7 +15,12 @@ from quantisp.quantization.affine import (
     weight_scale,
 )
 from quantisp.quantization.allocation import Budget, allocate, check_budget
-from quantisp.quantization.batch_norm import BATCH_NORMS, FoldedNetwork, fold_batch_norms
+from quantisp.quantization.batch_norm import (
+    BATCH_NORMS,
+    FoldedNetwork,
+    fold_batch_norms,
+    without_batch_norms,
+)
 from quantisp.quantization.cost import NetworkWork, PlanCost, count_macs, network_work, plan_cost
 from quantisp.quantization.float_formats import (
     WEIGHT_FORMATS,
@@ -119,4 +124,5 @@ __all__ = [
     "shared_layers",
     "unpack_quantized",
     "weight_scale",
+    "without_batch_norms",
 ]

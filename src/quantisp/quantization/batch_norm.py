@@ -21,9 +21,10 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from quantisp.errors import ModelError
 from quantisp.quantization.layers import Layer, find_layers, over_channels
 
-__all__ = ["BATCH_NORMS", "FoldedNetwork", "fold_batch_norms"]
+__all__ = ["BATCH_NORMS", "FoldedNetwork", "fold_batch_norms", "without_batch_norms"]
 
 BATCH_NORMS = (nn.BatchNorm1d, nn.BatchNorm2d)
 # The largest change of the output that rounding explains, as a share of its largest value.
@@ -73,6 +74,34 @@ def fold_batch_norms(model: nn.Module, example: Float[Tensor, "_ _ _ _"]) -> Fol
             reason = "the network's output is another without it"
         left[name] = reason
     return FoldedNetwork(network=network, folded=folded, left=left)
+
+
+def without_batch_norms(model: nn.Module, folded: Mapping[str, str]) -> nn.Module:
+    """The structure that folding left behind, whatever its weights.
+
+    Args:
+        model: as before folding; it is not changed.
+        folded: as of :class:`FoldedNetwork`.
+
+    Raises:
+        ModelError: the network has no such normalisation, or no such layer.
+    """
+    network = copy.deepcopy(model)
+    modules = dict(_modules(network))
+    layers = find_layers(network)
+    for norm_name, layer_name in folded.items():
+        norm, layer = modules.get(norm_name), layers.get(layer_name)
+        if not isinstance(norm, BATCH_NORMS) or layer is None or layer.output_axis is None:
+            raise ModelError(
+                f"expected a batch normalisation {norm_name!r} after a layer {layer_name!r}, the "
+                "network has none"
+            )
+        module = cast("nn.Conv2d", layer.module)
+        if module.bias is None:
+            bias = module.weight.new_zeros(norm.num_features)
+            module.bias = nn.Parameter(bias, requires_grad=module.weight.requires_grad)
+        _remove(network, norm)
+    return network
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -181,11 +210,15 @@ def _folded(network: nn.Module, layer_name: str, norm_name: str) -> nn.Module:
         module.weight.copy_(module.weight.double() * over_channels(module, gain))
         offset = (gain * (bias - mean.double()) + offset).to(module.weight.dtype)
         module.bias = nn.Parameter(offset, requires_grad=module.weight.requires_grad)
+    _remove(network, norm)
+    return network
+
+
+def _remove(network: nn.Module, norm: nn.Module) -> None:
     for _, parent in _modules(network):
         for name, child in list(parent.named_children()):
             if child is norm:
                 setattr(parent, name, nn.Identity())
-    return network
 
 
 def _gives(network: nn.Module, example: Tensor, output: Tensor) -> bool:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from quantisp.records import StudyResult
 from quantisp.reports.costs import CostPoint, cost_points, knee
-from quantisp.reports.style import COLOURS, GREY, INK, MARKERS, ImageFormat, drawing_style, encoded
+from quantisp.reports.series import widest_series
+from quantisp.reports.style import COLOURS, INK, MARKERS, ImageFormat, drawing_style, encoded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,6 +39,9 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
     if not points:
         return None
     groups = list(dict.fromkeys(point.group for point in points))
+    # Series look as they do beside one another in the figure of PSNR against bits.
+    looks = [series.label for series in widest_series(result)]
+    looks += [group for group in groups if group not in looks]
     best = knee(result)
     above_in = _TITLE_IN + _LEGEND_LINE_IN * (len(groups) + 1)
     height_in = above_in + _PANEL_IN + _BELOW_IN
@@ -51,15 +55,16 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
             top=1 - above_in / height_in,
             wspace=0.08,
         )
-        _draw(left, points, groups, [point.bops_per_px / 1000 for point in points])
-        _draw(right, points, groups, [point.weight_bytes / 1000 for point in points])
+        _draw(left, points, looks, [point.bops_per_px / 1000 for point in points])
+        _draw(right, points, looks, [point.weight_bytes / 1000 for point in points])
         frontier = [point for point in points if point.on_frontier]
         left.plot(
             [point.bops_per_px / 1000 for point in frontier],
             [point.psnr_db for point in frontier],
-            color=GREY,
+            color=INK,
             linewidth=1.2,
-            zorder=1,
+            linestyle=(0, (4, 2)),
+            zorder=3,
             label="frontier; a ring at the knee",
         )
         if best is not None and best.bops_per_px is not None:
@@ -90,7 +95,7 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
 
 
 def _draw(
-    axes: Axes, points: Sequence[CostPoint], groups: Sequence[str], costs: Sequence[float]
+    axes: Axes, points: Sequence[CostPoint], looks: Sequence[str], costs: Sequence[float]
 ) -> None:
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
@@ -100,10 +105,12 @@ def _draw(
     axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
     axes.xaxis.set_minor_locator(NullLocator())
-    for index, group in enumerate(groups):
+    for index, group in enumerate(looks):
         members = [
             (cost, point) for cost, point in zip(costs, points, strict=True) if point.group == group
         ]
+        if not members:
+            continue
         members.sort(key=lambda member: (member[0], member[1].psnr_db))
         axes.plot(
             [cost for cost, _ in members],
