@@ -48,6 +48,9 @@ def photos(tmp_path: Path) -> Path:
         (["--resume"], "start without --resume"),
         (["--steps", "0"], "steps must be above 0"),
         (["--last-phase", "2"], "a share from 0 to 1"),
+        (["--qat", "float"], "give --init beside --qat float"),
+        (["--qat", "float", "--weight-bits", "4"], "no widths beside --qat float"),
+        (["--activation-bits", "8"], "expected --weight-bits or --plan beside --activation-bits"),
     ],
 )
 def test_mistakes_get_one_line_and_nothing_is_written(
