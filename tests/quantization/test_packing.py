@@ -59,6 +59,22 @@ def test_the_same_bits_come_back(quantized: QuantizedModel, structure: nn.Module
     assert torch.equal(structure.head.weight, untouched)
 
 
+def test_a_transposed_convolution_of_groups_comes_back() -> None:
+    torch.manual_seed(8)
+    network = nn.Sequential(nn.ConvTranspose2d(6, 8, 3, groups=2))
+    found = quantize(network, Plan.uniform(weight_bits=5, granularity="channel"))
+    again = unpack_quantized(
+        nn.Sequential(nn.ConvTranspose2d(6, 8, 3, groups=2)), *pack_quantized(found)
+    )
+    x = torch.rand(1, 6, 5, 5)
+    assert torch.equal(again(x), found(x))
+    assert torch.equal(found.weights()["0"].dequantize(), network_weight(found))
+
+
+def network_weight(quantized: QuantizedModel) -> Tensor:
+    return quantized.network.get_parameter("0.weight").detach()
+
+
 def test_no_weight_is_there_twice(quantized: QuantizedModel) -> None:
     tensors, _ = pack_quantized(quantized)
     assert tensors["codes/head"].dtype == torch.int8

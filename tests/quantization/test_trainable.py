@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantisp.errors import ModelError, SettingError
+from quantisp.errors import ModelError, PlanError, SettingError
 from quantisp.quantization import FINE_TUNING, LayerPlan, Plan, QuantizedModel, quantize
 from quantisp.quantization.trainable import TrainableModel
 
@@ -181,6 +181,10 @@ def test_what_cannot_be_fine_tuned(start: QuantizedModel, zoo: nn.Module) -> Non
         TrainableModel(start, "pact")
     with pytest.raises(ModelError, match="found only float ones"):
         TrainableModel(quantize(zoo, Plan.uniform(weight_bits=None)), "lsq")
+    grouped = nn.Sequential(nn.ConvTranspose2d(6, 8, 3, groups=2))
+    plan = Plan.uniform(weight_bits=4, granularity="channel")
+    with pytest.raises(PlanError, match="'0' is a transposed convolution of groups"):
+        TrainableModel(quantize(grouped, plan), "lsq")
 
 
 def test_layers_that_stay_in_float32_are_named_for_the_trainer(zoo: nn.Module) -> None:

@@ -304,6 +304,7 @@ class QuantizedModel(nn.Module):
                 codes=codes.to(torch.int32),
                 scale=self.scales[name],
                 axis=layers[name].output_axis if self.scales[name].ndim else None,
+                groups=layers[name].scale_groups if self.scales[name].ndim else 1,
             )
             for name, codes in self.codes.items()
         }

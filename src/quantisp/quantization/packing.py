@@ -151,7 +151,8 @@ def _read_weight(layer: Layer, plan: Plan, tensors: Mapping[str, Tensor]) -> Qua
     codes, scale = tensors[f"codes/{layer.name}"], tensors[f"scale/{layer.name}"]
     shape = layer.weight.shape
     _check_form(f"codes/{layer.name}", codes, shape, codes_dtype(int_format))
-    channels = () if axis is None else (shape[axis],)
+    groups = 1 if axis is None else layer.scale_groups
+    channels = () if axis is None else (groups * shape[axis],)
     _check_form(f"scale/{layer.name}", scale, torch.Size(channels), torch.float32)
     least, greatest = int(codes.min()), int(codes.max())
     if least < int_format.qmin or greatest > int_format.qmax:
@@ -161,7 +162,7 @@ def _read_weight(layer: Layer, plan: Plan, tensors: Mapping[str, Tensor]) -> Qua
         )
     if not bool((torch.isfinite(scale) & (scale > 0)).all()):
         raise ModelError(f"expected finite scales above 0, scale/{layer.name} has others")
-    return QuantizedWeight(codes=codes.to(torch.int32), scale=scale, axis=axis)
+    return QuantizedWeight(codes=codes.to(torch.int32), scale=scale, axis=axis, groups=groups)
 
 
 def _check_form(name: str, value: Tensor, shape: torch.Size, dtype: torch.dtype) -> None:

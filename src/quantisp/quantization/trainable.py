@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quantisp.errors import ModelError, SettingError
+from quantisp.errors import ModelError, PlanError, SettingError
 from quantisp.quantization.activations.trainable import TrainableActivations
 from quantisp.quantization.affine import spread_scale
 from quantisp.quantization.graph.capture import run_padded
@@ -52,6 +52,7 @@ class TrainableModel(nn.Module):
     Raises:
         SettingError: no such form.
         ModelError: nothing is quantized.
+        PlanError: a transposed convolution of groups has scales per channel.
     """
 
     def __init__(self, start: QuantizedModel, form: str) -> None:
@@ -176,7 +177,13 @@ def _weight_of(name: str) -> str:
 def _quantizer(start: QuantizedModel, name: str, form: str) -> WeightQuantizer:
     scale, int_format = start.scales[name], start.formats[name]
     rounding = start.plan.for_layer(name).rounding
-    axis = find_layers(start.network)[name].output_axis if scale.ndim else None
+    layer = find_layers(start.network)[name]
+    axis = layer.output_axis if scale.ndim else None
+    if axis is not None and layer.scale_groups > 1:
+        raise PlanError(
+            f"expected layers whose channels lie along one axis, {name!r} is a transposed "
+            "convolution of groups: plan it per tensor"
+        )
     if form == "lsq":
         return LearnedScale(scale, int_format=int_format, rounding=rounding, axis=axis)
     return AbsoluteMaximum(int_format=int_format, rounding=rounding, axis=axis)
