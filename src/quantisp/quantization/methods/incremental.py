@@ -1,10 +1,11 @@
 """Incremental rounding: layer by layer, while all weights still in float make up for it.
 
 The layers whose rounding the network's output feels most are rounded first, each by itself, by
-QuantEase. After each, everything that is still free descends on the difference of the output from
-the float network's: the weights in float, the biases, and the scales of the layers that are rounded
-already. What a layer cannot make up for itself, because few inputs reach it or nothing comes after
-it, the many insensitive layers can; they are rounded last, when hardly anything is lost.
+K-best, and the others by QuantEase. After each, everything that is still free descends on the
+difference of the output from the float network's: the weights in float, the biases, and the scales
+of the layers that are rounded already. What a layer cannot make up for itself, because few inputs
+reach it or nothing comes after it, the many insensitive layers can; they are rounded last, when
+hardly anything is lost.
 
 Sources: Zhou et al., "Incremental network quantization", ICLR 2017 (a part is rounded, the rest
 makes up for it, over and over; theirs are weights by magnitude, with labels); Li et al., "BRECQ",
@@ -29,7 +30,7 @@ from torch.func import functional_call
 from quantisp.errors import RunError
 from quantisp.quantization.affine import QuantizedWeight, spread_scale, weight_scale
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import find_layers
+from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.network import NetworkTask, RoundedNetwork
 
 __all__ = ["round_incrementally", "stages_of"]
@@ -41,6 +42,8 @@ BATCH = 2
 # A layer is rounded by itself until those that are left have this share of all errors.
 SHARE = 0.05
 MOST_ALONE = 5
+# Up to so many inputs of each output, a layer by itself is rounded by K-best.
+FEW_INPUTS = 512
 # Steps of the weights and biases in codes of their layer, and of the logarithm of scales.
 CODE_RATE, SCALE_RATE = 0.01, 5e-4
 # Errors far below what 8 bits show count for nothing.
@@ -70,7 +73,8 @@ def rounded_incrementally(task: NetworkTask, base: nn.Module) -> RoundedNetwork:
     steps = _shares(STEPS, [2 if len(layers) == 1 else 1 for layers in stages])
     descent = _Descent(task, network, owners)
     for layers, count in zip(stages, steps, strict=True):
-        walked = task.round_by(descent.network(), "quantease", task.inputs, _ignore, layers)
+        method = "k-best" if _is_small(floats, layers) else "quantease"
+        walked = task.round_by(descent.network(), method, task.inputs, _ignore, layers)
         descent.freeze({name: walked.weights[name] for name in layers})
         descent.run(count)
     return start.with_weights(descent.weights(), descent.biases())
@@ -94,6 +98,12 @@ def stages_of(errors: Mapping[str, float]) -> list[list[str]]:
         stages.append([left.pop(0)])
     half = (len(left) + 1) // 2
     return [*stages, *(part for part in (left[:half], left[half:]) if part)]
+
+
+def _is_small(layers: Mapping[str, Layer], names: Sequence[str]) -> bool:
+    """Whether a slow method is worth its time: one layer, of not too many inputs."""
+    weight = layers[names[0]].weight
+    return len(names) == 1 and weight.numel() <= FEW_INPUTS * len(weight)
 
 
 def _ignore(_done: int, _total: int) -> None:

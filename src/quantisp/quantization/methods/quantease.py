@@ -32,7 +32,7 @@ from quantisp.quantization.methods.gptq import (
 from quantisp.quantization.rounding import Rounding, round_tensor
 from quantisp.quantization.statistics import LayerStatistics, as_matrix
 
-__all__ = ["round_by_quantease", "round_by_quantease_with_bias", "target_weight"]
+__all__ = ["improved", "round_by_quantease", "round_by_quantease_with_bias", "target_weight"]
 
 SWEEPS = 12
 
@@ -81,6 +81,29 @@ def _solve(
     gram, shared = statistics.gram, axis is None
     target = target_weight(layer, weight, statistics)
     codes, scale = gptq(target, gram, int_format, rounding, shared=shared)
+    return improved(target, gram, codes, scale, int_format, rounding, shared=shared)
+
+
+def improved(
+    target: Matrix,
+    gram: Gram,
+    codes: Matrix,
+    scale: Scales,
+    int_format: IntFormat,
+    rounding: Rounding,
+    *,
+    shared: bool,
+) -> tuple[Matrix, Scales]:
+    """Codes and scales after sweeps over all codes, each moved to where the error is least.
+
+    Args:
+        target: the matrices to approach.
+        gram: second moments of the inputs.
+        codes, scale: to begin with; no row ends with a larger error than theirs.
+        int_format: the codes that there are.
+        rounding: what becomes of a value in the middle between two codes.
+        shared: one scale for everything, instead of one a row.
+    """
     error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
     for _ in range(SWEEPS):
         new_scale = _refitted(target, codes, scale, gram, shared=shared)

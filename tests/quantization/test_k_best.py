@@ -1,0 +1,60 @@
+"""K-best: against every combination of codes, and never farther than GPTQ."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from quantisp.quantization import IntFormat
+from quantisp.quantization.methods.gptq import gptq, output_error
+from quantisp.quantization.methods.k_best import _search, round_by_k_best, sorted_columns
+from quantisp.quantization.statistics import LayerStatistics
+
+pytestmark = pytest.mark.unit
+
+
+def correlated(columns: int) -> Tensor:
+    mixing = torch.randn(columns, columns, dtype=torch.float64)
+    samples = torch.randn(200, columns, dtype=torch.float64) @ mixing + 0.5
+    return samples.mT @ samples / 200
+
+
+@pytest.mark.reference
+def test_it_finds_the_nearest_of_all_combinations() -> None:
+    torch.manual_seed(1)
+    int_format = IntFormat(bits=2)
+    every = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=4)), dtype=torch.float64)
+    for _ in range(20):
+        rows, gram = torch.randn(3, 4, dtype=torch.float64), correlated(4)
+        scale = rows.abs().amax(dim=1)
+        found = _search(rows, gram, scale, int_format)
+        apart = rows[:, None] - every[None] * scale[:, None, None]
+        least = ((apart @ gram) * apart).sum(dim=2).amin(dim=1)
+        errors = output_error(rows[None], (found * scale[:, None])[None], gram[None])[0]
+        torch.testing.assert_close(errors, least)
+
+
+def test_no_row_is_farther_than_by_gptq() -> None:
+    torch.manual_seed(2)
+    layer = nn.Conv2d(6, 8, 3)
+    weight, gram = layer.weight.detach(), correlated(54)[None]
+    mean = torch.zeros(1, 54, dtype=torch.float64)
+    statistics = LayerStatistics(gram=gram, cross=gram, mean=mean, float_mean=mean, count=200)
+    int_format, target = IntFormat(bits=3), weight.double().reshape(1, 8, -1)
+    found, bias = round_by_k_best(layer, weight, int_format, "half_even", 0, statistics)
+    codes, scale = gptq(target, gram, int_format, "half_even", shared=False)
+    by_gptq = output_error(target, codes * scale[:, :, None], gram)
+    by_k_best = output_error(target, found.dequantize().double().reshape(1, 8, -1), gram)
+    assert bias is None
+    assert bool((by_k_best <= by_gptq * (1 + 1e-6)).all())
+    assert float(by_k_best.sum()) < 0.95 * float(by_gptq.sum())
+
+
+def test_what_is_left_decides_about_the_order() -> None:
+    first = torch.tensor([1.0, 0.0, 0.2], dtype=torch.float64)
+    samples = torch.stack([first, 3 * first + torch.tensor([0, 1.0, 0]), torch.tensor([0, 0, 9.0])])
+    gram = samples @ samples.mT
+    assert sorted_columns(gram).tolist() == [0, 1, 2]
