@@ -24,7 +24,7 @@ def test_there_are_packaged_pictures_and_they_are_not_those_that_are_studied() -
     assert [file.name for file in files] == ["rocket", "motorcycle_left"]
     assert not {f.path for f in files} & {f.path for f in find_images(["sample"])}
     crops = calibration_crops(files)
-    assert [tuple(batch.shape) for batch in crops.batches] == [(4, 3, 96, 96)] * 16
+    assert [tuple(batch.shape) for batch in crops.batches] == [(4, 3, 96, 96)] * 48
     assert len(crops.sha256) == 2
 
 

@@ -93,7 +93,7 @@ def test_only_uniform_rows_are_recommended_and_shown_as_crops(
 ) -> None:
     assert [choice.method for choice in whole[1].result.recommendation] == ["rtn"]
     labels = {panel.label for crop in whole[1].crops for panel in crop.panels}
-    assert labels == {"4 bits", "float"}
+    assert labels == {"4 bits, rtn", "float"}
 
 
 def test_the_chosen_plan_is_written_and_gives_the_same_row(

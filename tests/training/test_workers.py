@@ -29,7 +29,8 @@ workers = start_workers(torch.device("cpu"), devices=int(sys.argv[2]))
 settings = tiny_settings(steps=5)
 train(tiny_net(), tiny_patches(), validation(), settings, pattern=KODAK_CFA,
       folder=Path(sys.argv[1]), workers=workers)
-print(workers.rank, workers.count)
+# In one piece, for the processes share the pipe.
+print(f"{workers.rank} {workers.count}\\n", end="", flush=True)
 """
 
 
