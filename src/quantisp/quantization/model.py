@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from quantisp.errors import ModelError, PlanError, RunError, SettingError
 from quantisp.quantization.activations.calibration import simulate_activations
+from quantisp.quantization.activations.placement import place_quantizers
+from quantisp.quantization.activations.power_of_two import power_of_two_weights
 from quantisp.quantization.activations.simulation import SimulatedNetwork
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
 from quantisp.quantization.formats import IntFormat
@@ -125,11 +127,18 @@ def quantize_activations(
     graph = capture(model, calibration[0]) if graph is None else graph
     reference = copy.deepcopy(model).cpu().eval()
     network = copy.deepcopy(quantized.network)
+    weights = quantized.weights()
+    if plan.activations.power_of_two:
+        weights = power_of_two_weights(place_quantizers(graph, plan), reference, weights, plan)
+        with torch.no_grad():
+            for name, weight in weights.items():
+                own = network.get_submodule(name).get_parameter("weight")
+                own.copy_(weight.dequantize())
     simulated = simulate_activations(
         graph,
         reference,
         network,
-        quantized.weights(),
+        weights,
         plan,
         [pad_inside(reference, x.detach().cpu()) for x in first_inputs(calibration)],
     )
@@ -137,7 +146,7 @@ def quantize_activations(
     return QuantizedModel(
         network,
         plan=plan,
-        weights=quantized.weights(),
+        weights=weights,
         decisions=quantized.decisions,
         activations=simulated.to(device),
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from quantisp.errors import RunError, SettingError
 from quantisp.quantization.activations.observers import observe
 from quantisp.quantization.activations.placement import Group, Placement, place_quantizers
+from quantisp.quantization.activations.power_of_two import tensor_units
 from quantisp.quantization.activations.simulation import SimulatedNetwork
 from quantisp.quantization.activations.steps import (
     AddStep,
@@ -102,6 +103,7 @@ class _Calibration:
         self.floats: dict[str, list[Tensor]] = {}
         self.quantizers: dict[str, TensorQuantizer | None] = {}
         self.ahead = self._shared()
+        self.units = tensor_units(placement) if plan.activations.power_of_two else {}
 
     def step(self, node: Node) -> Step:
         """The step of the next node, fitted."""
@@ -199,6 +201,7 @@ class _Calibration:
             signed=group.signed,
             settings=self.plan.activations,
             least_scale=step.least_scale,
+            power_of_two_times=self.units.get(self.placement.group_of[step.node.name]),
         )
 
     def _shared(self) -> dict[str, list[Tensor]]:

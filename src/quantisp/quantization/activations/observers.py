@@ -8,11 +8,13 @@ the scale of least squared error over a grid: clipping a few values gives all ot
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from quantisp.quantization.activations.powers import nearest_powers
 from quantisp.quantization.activations.settings import ActivationSettings
 from quantisp.quantization.activations.tensors import TensorQuantizer
 
@@ -39,6 +41,7 @@ def observe(
     signed: bool,
     settings: ActivationSettings,
     least_scale: float,
+    power_of_two_times: float | None = None,
 ) -> TensorQuantizer:
     """The quantizer of a tensor.
 
@@ -47,7 +50,32 @@ def observe(
         bits, signed: of the quantizer.
         settings: how to choose, and what becomes of ties.
         least_scale: a finer one would tell apart what cannot differ.
+        power_of_two_times: what the scale is to be a power of two times of; None is any scale.
     """
+    found = _observed(values, bits=bits, signed=signed, settings=settings, least_scale=least_scale)
+    if power_of_two_times is None:
+        return found
+    below, above = (
+        replace(found, scale=float(scale))
+        for scale in nearest_powers(torch.tensor(found.scale), power_of_two_times)
+    )
+    if settings.observer != "mse" or below.scale < least_scale:
+        return above
+    sample = _sampled(values)
+    first, second = (
+        _squared_error(sample, quantizer.scale, quantizer) for quantizer in (below, above)
+    )
+    return below if first < second else above
+
+
+def _observed(
+    values: Sequence[Tensor],
+    *,
+    bits: int,
+    signed: bool,
+    settings: ActivationSettings,
+    least_scale: float,
+) -> TensorQuantizer:
     unit = TensorQuantizer(bits=bits, signed=signed, scale=1.0)
     whole = max(_scale_of(_extremes(values), unit), least_scale)
     if settings.observer == "minmax" or whole <= least_scale:

@@ -60,11 +60,15 @@ class Rescale:
         return torch.ldexp(self.multiplier.double(), -self.shift)
 
 
-def choose_rescale(ratio: Float[Tensor, "*inputs_channels"]) -> Rescale:
+def choose_rescale(
+    ratio: Float[Tensor, "*inputs_channels"], *, power_of_two: bool = False
+) -> Rescale:
     """The multipliers and shifts that are nearest to some positive ratios of scales.
 
     Args:
         ratio: float64; what is added up shares one shift, that of its largest ratio.
+        power_of_two: the ratios are powers of two, up to the rounding of scales, and multipliers
+            are to be as small as they can: 1 where there is one of at most 1/2.
 
     Raises:
         RunError: a ratio is too large for 16 bits and a shift of 1.
@@ -81,5 +85,10 @@ def choose_rescale(ratio: Float[Tensor, "*inputs_channels"]) -> Rescale:
             f"expected scales that 16-bit multipliers can bring together, found a ratio of "
             f"{float(largest.max()):.3g}: plan widths that differ less from tensor to tensor"
         )
+    if power_of_two:
+        ratio = torch.exp2(torch.log2(ratio).round())
+        # As far as the smallest ratio needs it, and no farther.
+        finest = (-torch.log2(ratio.amin(dim=0))).clamp(min=1.0).to(shift.dtype)
+        shift = torch.minimum(shift, finest)
     multiplier = torch.ldexp(ratio, shift).round()
     return Rescale(multiplier=multiplier.to(torch.int64), shift=shift.to(torch.int64))

@@ -56,6 +56,8 @@ class ActivationSettings:
         bias_bits: 8 to 48, of the biases.
         tie_rule: what becomes of a result in the middle between two integers.
         bias_correction: let biases make up for the mean error of each channel.
+        power_of_two: choose scales, those of weights too, whose ratios are powers of two, so that
+            every multiplier is one.
 
     Raises:
         SettingError: a value that does not exist.
@@ -68,6 +70,7 @@ class ActivationSettings:
     bias_bits: int = 32
     tie_rule: TieRule = "half_up"
     bias_correction: bool = True
+    power_of_two: bool = False
 
     def __post_init__(self) -> None:
         for value, choices in ((self.observer, OBSERVERS), (self.tie_rule, TIE_RULES)):

@@ -14,7 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.errors import SettingError
+from quantisp.errors import RunError, SettingError
 from quantisp.quantization.activations.rescaling import Rescale, choose_rescale
 from quantisp.quantization.activations.settings import ActivationSettings
 from quantisp.quantization.activations.tensors import TensorQuantizer, round_in_place
@@ -32,6 +32,7 @@ __all__ = [
     "Step",
     "TableStep",
     "WeightStep",
+    "rescale_of",
 ]
 
 Quantizers = Sequence[TensorQuantizer | None]
@@ -98,10 +99,17 @@ class Step(nn.Module):
         quantizer = self.quantizer
         if quantizer is None:
             return x
+        return round_in_place(x, self.settings.tie_rule).clamp_(*self.limits())
+
+    def limits(self) -> tuple[int, int]:
+        """The least and the greatest code that it gives: of its quantizer, and of its clamp."""
+        quantizer = self.quantizer
+        if quantizer is None:
+            raise RunError("expected a step with a quantizer, found one in float: fit it first")
         ends = torch.tensor([self.clamp.lower, self.clamp.upper], dtype=torch.float64)
-        low, high = (float(v) for v in round_in_place(ends / quantizer.scale, "half_up"))
-        rounded = round_in_place(x, self.settings.tie_rule)
-        return rounded.clamp_(max(quantizer.qmin, low), min(quantizer.qmax, high))
+        ends = round_in_place(ends / quantizer.scale, "half_up")
+        low, high = (int(v) for v in ends.clamp_(quantizer.qmin, quantizer.qmax))
+        return low, high
 
 
 class InputStep(Step):
@@ -156,7 +164,7 @@ class _RescalingStep(Step):
             return
         ratio = self.scales() / quantizer.scale
         if self.in_integers:
-            self.rescale = choose_rescale(ratio)
+            self.rescale = choose_rescale(ratio, power_of_two=self.settings.power_of_two)
             ratio = self.rescale.ratio()
         self.ratio = ratio
 
@@ -333,6 +341,11 @@ class TableStep(Step):
         if not isinstance(operation, Table):
             return x
         return apply_function(operation.function, operation.parameters, x)
+
+
+def rescale_of(step: Step) -> Rescale | None:
+    """The multipliers and shifts of a step that has some."""
+    return step.rescale if isinstance(step, _RescalingStep) else None
 
 
 def _sign(operation: Operation) -> int:
