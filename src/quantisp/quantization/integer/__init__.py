@@ -1,0 +1,38 @@
+"""Networks in integers: their representation, its file, the specification, and a fast executor.
+
+``docs/arithmetic.md`` says what they compute.
+"""
+
+from __future__ import annotations
+
+from quantisp.quantization.integer.bounds import LayerAccumulator, worst_accumulators
+from quantisp.quantization.integer.conversion import integer_network
+from quantisp.quantization.integer.executor import IntegerExecutor
+from quantisp.quantization.integer.network import (
+    OVERFLOWS,
+    Accumulator,
+    Codes,
+    IntegerNetwork,
+    NodeIntegers,
+    Overflow,
+    Weights,
+)
+from quantisp.quantization.integer.specification import run_specification
+from quantisp.quantization.integer.storage import load_integer_network, save_integer_network
+
+__all__ = [
+    "OVERFLOWS",
+    "Accumulator",
+    "Codes",
+    "IntegerExecutor",
+    "IntegerNetwork",
+    "LayerAccumulator",
+    "NodeIntegers",
+    "Overflow",
+    "Weights",
+    "integer_network",
+    "load_integer_network",
+    "run_specification",
+    "save_integer_network",
+    "worst_accumulators",
+]

@@ -1,0 +1,317 @@
+"""Running an integer network fast, to the same codes as the specification.
+
+Tensors of codes are kept in the narrowest of uint8, int8, int16 and int32 that holds them, channels
+last. Sums of products are exact in every layer (``products``); what follows them is int64
+arithmetic (``kernels``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from quantisp.errors import ModelError, RunError
+from quantisp.quantization.activations.rescaling import MULTIPLIER_BITS
+from quantisp.quantization.activations.tensors import round_in_place
+from quantisp.quantization.graph import pad_inside
+from quantisp.quantization.graph.execution import Picture, apply_move, check_size
+from quantisp.quantization.graph.nodes import Input, Multiply, Node
+from quantisp.quantization.integer import kernels
+from quantisp.quantization.integer.bounds import LayerAccumulator, seen_bits, worst_accumulators
+from quantisp.quantization.integer.network import (
+    Codes,
+    IntegerNetwork,
+    NodeIntegers,
+    channel_axis,
+)
+from quantisp.quantization.integer.products import Kind, LayerProduct, choose_product
+
+__all__ = ["IntegerExecutor"]
+
+INT64_BITS = 63
+NO_LIMIT = 1 << 62
+
+
+class IntegerExecutor(nn.Module):
+    """An integer network as a module, on the CPU.
+
+    Args:
+        network: what to run.
+        padding: a network whose ``pad_input`` lengthens the input to sizes that the graph takes,
+            and as which the output is cropped; None takes inputs as the graph does.
+        kinds: of kernels to choose from, for each layer; None is all that are exact here.
+
+    Attributes:
+        products: how each layer's sums are computed, by the node's name.
+
+    Raises:
+        ModelError: sums that 63 bits do not hold.
+    """
+
+    def __init__(
+        self,
+        network: IntegerNetwork,
+        padding: nn.Module | None = None,
+        *,
+        kinds: tuple[Kind, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.integers = network
+        # Not a child: its parameters are not used, and not to be moved about.
+        self._padding = (padding,)
+        self.pattern: Any = getattr(padding, "pattern", None)
+        self.worst = {found.node: found for found in worst_accumulators(network)}
+        self.products: dict[str, LayerProduct] = {
+            node.name: choose_product(node, weights, given, kinds)
+            for node, _, weights, given in network.layers()
+        }
+        self._rescaling = {
+            node.name: _Rescaling.of(network, own, self.products[node.name], self.worst[node.name])
+            for node, own, _, _ in network.layers()
+        }
+        self._tables = {
+            node.name: own.table.numpy().astype(np.int32)
+            for node, own in network
+            if own.table is not None
+        }
+
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n d h2 w2"]:
+        """The output in real numbers: codes times scale, in float32.
+
+        Args:
+            x: real numbers; in [0, 1] is what the input's codes stand for.
+
+        Raises:
+            ModelError: a size that the graph does not take.
+            RunError: NaN in the input, or a sum that does not fit an accumulator.
+        """
+        (padding,) = self._padding
+        padded = x if padding is None else pad_inside(padding, x)
+        output = self.integers.graph.output
+        codes = self.run(padded, (output,))[output]
+        height, width = (codes.shape[a] * x.shape[a] // padded.shape[a] for a in (2, 3))
+        # The scale of the output is one over a whole number.
+        steps = self.integers.integers[output].codes.qmax
+        return codes[:, :, :height, :width].float().div_(float(steps))
+
+    @torch.no_grad()
+    def run(
+        self, x: Float[Tensor, "n c h w"], wanted: Sequence[str]
+    ) -> dict[str, Int[Tensor, ...]]:
+        """The codes of some tensors, by name, as int32.
+
+        Args:
+            x: real numbers, as the graph takes them.
+            wanted: names of nodes.
+
+        Raises:
+            ModelError, RunError: as ``forward``.
+        """
+        graph = self.integers.graph
+        size = check_size(graph, x)
+        last_uses = graph.last_uses()
+        values: dict[str, Tensor] = {}
+        found: dict[str, Tensor] = {}
+        for node, own in self.integers:
+            inputs = [values[name] for name in node.inputs] or [x]
+            values[node.name] = self._computed(node, own, inputs, size)
+            if node.name in wanted:
+                found[node.name] = values[node.name].to(torch.int32)
+            for name in last_uses[node.name]:
+                del values[name]
+        return found
+
+    def observe(self, inputs: Sequence[Float[Tensor, "_ _ _ _"]]) -> dict[str, int]:
+        """How many bits hold the sums of each layer for some inputs, by the node's name.
+
+        Accumulators are as wide as they have to be here, whatever the network's are.
+        """
+        free = IntegerExecutor(self.integers.with_accumulator(None))
+        names = [node.inputs[0] for node, _, _, _ in self.integers.layers()]
+        found: dict[str, int] = {}
+        for x in inputs:
+            for name, bits in seen_bits(self.integers, free.run(x, names)).items():
+                found[name] = max(bits, found.get(name, 0))
+        return found
+
+    def _computed(
+        self, node: Node, own: NodeIntegers, inputs: list[Tensor], size: Picture
+    ) -> Tensor:
+        if isinstance(node.operation, Input):
+            return _encoded(inputs[0], own.codes, even=self._even)
+        if node.moves:
+            return _moved(node, own.codes, inputs, size)
+        if node.name in self.products:
+            return self._layer(node, own, inputs[0])
+        out = torch.empty_like(inputs[0], dtype=_dtype(own.codes))
+        _by_element(
+            own, self._tables.get(node.name), inputs, out, self._lowest(node), node, self._even
+        )
+        return out
+
+    @property
+    def _even(self) -> int:
+        return int(self.integers.tie_rule == "half_even")
+
+    def _lowest(self, node: Node) -> int:
+        return self.integers.integers[node.inputs[0]].codes.low
+
+    def _layer(self, node: Node, own: NodeIntegers, x: Tensor) -> Tensor:
+        # Channels come last in both, but a picture's axes are named in another order.
+        swap = channel_axis(node) == -3
+        parts = [_last(part, swap).contiguous() for part in self.products[node.name].run(x)]
+        out = torch.empty(parts[0].shape, dtype=_dtype(own.codes))
+        rows = tuple(part.reshape(-1, part.shape[-1]).numpy() for part in parts)
+        target = out.reshape(-1, out.shape[-1]).numpy()
+        rescaling = self._rescaling[node.name]
+
+        def work(part: slice) -> int:
+            return kernels.rescale(
+                tuple(row[part] for row in rows),
+                *rescaling.arguments,
+                self._even,
+                *rescaling.limits,
+                own.codes.low,
+                own.codes.high,
+                target[part],
+            )
+
+        outside = sum(kernels.in_parts(len(target), work))
+        accumulator = self.integers.accumulator
+        if outside and accumulator is not None and accumulator.overflow == "error":
+            raise RunError(
+                f"expected sums of {accumulator.bits} bits in layer {node.layer!r}, {outside} of "
+                f"{out.numel()} are larger: let them wrap or clamp, or plan fewer bits"
+            )
+        return out.permute(0, 3, 1, 2) if swap else _laid_out(out)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Rescaling:
+    """What the kernel takes.
+
+    Args:
+        arguments: weighing, bias, sign, multipliers and shifts.
+        limits: least and greatest sum, and by how many bits it is shifted up and down to wrap.
+    """
+
+    arguments: tuple[Any, ...]
+    limits: tuple[int, int, int]
+
+    @classmethod
+    def of(
+        cls,
+        network: IntegerNetwork,
+        own: NodeIntegers,
+        product: LayerProduct,
+        worst: LayerAccumulator,
+    ) -> _Rescaling:
+        accumulator, rescale, weights = network.accumulator, own.rescale, own.weights
+        if rescale is None or weights is None:
+            raise ModelError(f"expected weights, multipliers and shifts in node {worst.node!r}")
+        limits, bits = (-NO_LIMIT, NO_LIMIT, 0), worst.bits
+        if accumulator is not None and accumulator.bits < worst.bits:
+            limits = (accumulator.least, accumulator.greatest, 0)
+            if accumulator.overflow == "wrap":
+                limits = (-NO_LIMIT, NO_LIMIT, 64 - accumulator.bits)
+        if bits + MULTIPLIER_BITS >= INT64_BITS:
+            raise ModelError(
+                f"expected sums of at most {INT64_BITS - MULTIPLIER_BITS - 1} bits, those of layer "
+                f"{worst.layer!r} may have {bits}: plan fewer bits"
+            )
+        channels = len(weights.bias)
+        arrays = [
+            weights.bias,
+            product.sign,
+            rescale.multiplier[0].expand(channels),
+            rescale.shift.expand(channels),
+        ]
+        weighing = np.array(product.weighing, dtype=np.int64)
+        arguments = (weighing, *(a.contiguous().numpy() for a in arrays))
+        return cls(arguments=arguments, limits=limits)
+
+
+def _encoded(x: Tensor, codes: Codes, *, even: int) -> Tensor:
+    """The network's input on its grid, in float64: its quotients are exact there."""
+    if bool(torch.isnan(x).any()):
+        raise RunError("expected numbers as the network's input, found NaN: check the picture")
+    quotients = x.double().mul_(float(codes.qmax))
+    rounded = round_in_place(quotients, "half_even" if even else "half_up")
+    return _laid_out(rounded.clamp_(codes.low, codes.high).to(_dtype(codes)))
+
+
+def _moved(node: Node, codes: Codes, inputs: list[Tensor], size: Picture) -> Tensor:
+    dtype = _dtype(codes)
+    try:
+        moved = apply_move(node.operation, [x.to(dtype) for x in inputs], size)
+    except RuntimeError as error:
+        raise ModelError(
+            f"expected a size that {node.name!r} at {node.where} can work on, found an input of "
+            f"{size[0]}x{size[1]} px: pad it to whole folds ({str(error).splitlines()[0][:120]})"
+        ) from error
+    return _laid_out(moved)
+
+
+def _by_element(
+    own: NodeIntegers,
+    table: Any,
+    inputs: list[Tensor],
+    out: Tensor,
+    lowest: int,
+    node: Node,
+    even: int,
+) -> None:
+    """Sums, products, tables and changes of scale, code by code in the memory's own order."""
+    target = _flat(out)
+    given = [_flat(x) for x in inputs]
+    if table is not None:
+        kernels.in_parts(
+            len(target), lambda p: kernels.look_up(given[0][p], table, lowest, target[p])
+        )
+        return
+    if own.rescale is None:
+        raise ModelError(f"expected multipliers and shifts of node {node.name!r}, found none")
+    multipliers = own.rescale.multiplier[:, 0].tolist()
+    ends = (int(own.rescale.shift[0]), even, own.codes.low, own.codes.high)
+    if isinstance(node.operation, Multiply):
+        kernels.in_parts(
+            len(target),
+            lambda p: kernels.multiply(given[0][p], given[1][p], *multipliers, *ends, target[p]),
+        )
+        return
+    # A change of scale is a sum with nothing.
+    if len(given) == 1:
+        given, multipliers = [given[0], given[0]], [multipliers[0], 0]
+    kernels.in_parts(
+        len(target), lambda p: kernels.add(given[0][p], given[1][p], *multipliers, *ends, target[p])
+    )
+
+
+def _dtype(codes: Codes) -> torch.dtype:
+    low, high = min(codes.low, 0), max(codes.high, 0)
+    for dtype in (torch.uint8, torch.int8, torch.int16):
+        held = torch.iinfo(dtype)
+        if held.min <= low and high <= held.max:
+            return dtype
+    return torch.int32
+
+
+def _laid_out(x: Tensor) -> Tensor:
+    """Channels last, in memory without gaps."""
+    if x.ndim != 4:
+        return x.contiguous()
+    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
+
+
+def _last(x: Tensor, swap: bool) -> Tensor:
+    return x.permute(0, 2, 3, 1) if swap else x
+
+
+def _flat(x: Tensor) -> Any:
+    return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1).numpy()

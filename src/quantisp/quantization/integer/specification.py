@@ -1,0 +1,288 @@
+"""The specification: what an integer network computes, in Python's integers, one number at a time.
+
+To be read beside hardware, and far too slow for pictures. ``executor`` does the same in bulk, and
+gives the same codes to the last bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+from jaxtyping import Float
+from torch import Tensor
+
+from quantisp.errors import RunError
+from quantisp.quantization.activations.rescaling import Rescale, rescale_scalar
+from quantisp.quantization.graph import nodes as ops
+from quantisp.quantization.graph.execution import check_size
+from quantisp.quantization.graph.nodes import Extent, Node, Size
+from quantisp.quantization.integer.network import (
+    Accumulator,
+    Codes,
+    IntegerNetwork,
+    NodeIntegers,
+    channel_axis,
+)
+from quantisp.quantization.rounding import Rounding, round_scalar
+
+__all__ = ["Array", "run_specification"]
+
+Index = tuple[int, ...]
+Picture = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Array:
+    """Integers in rows, row after row."""
+
+    shape: tuple[int, ...]
+    values: list[int]
+
+    @classmethod
+    def of(cls, shape: Sequence[int], value: Callable[[Index], int]) -> Array:
+        """Each value from its index."""
+        return cls(tuple(shape), [value(index) for index in _indices(shape)])
+
+    def __getitem__(self, index: Index) -> int:
+        offset = 0
+        for size, place in zip(self.shape, index, strict=True):
+            offset = offset * size + place
+        return self.values[offset]
+
+
+def run_specification(
+    network: IntegerNetwork, x: Float[Tensor, "n c h w"], wanted: Sequence[str] = ()
+) -> dict[str, Array]:
+    """The codes of some tensors by name; of the output, if none are named.
+
+    Args:
+        network: what to run.
+        x: real numbers, as the graph takes them: see ``pad_inside``.
+        wanted: names of nodes.
+
+    Raises:
+        RunError: a sum does not fit an accumulator whose overflow is an error.
+    """
+    size = check_size(network.graph, x)
+    picture = [Fraction(value) for value in x.double().flatten().tolist()]
+    found: dict[str, Array] = {}
+    for node, own in network:
+        inputs = [found[name] for name in node.inputs]
+        if isinstance(node.operation, ops.Input):
+            codes = [_input_code(value, own.codes, network.tie_rule) for value in picture]
+            found[node.name] = Array(tuple(x.shape), codes)
+        elif node.moves:
+            found[node.name] = _move(node.operation, inputs, size)
+        elif own.table is not None:
+            low = network.integers[node.inputs[0]].codes.low
+            table: list[int] = own.table.tolist()
+            found[node.name] = Array(inputs[0].shape, [table[v - low] for v in inputs[0].values])
+        else:
+            found[node.name] = _computed(node, own, inputs, network)
+    return {name: found[name] for name in wanted or (network.graph.output,)}
+
+
+def _input_code(value: Fraction, codes: Codes, tie_rule: Rounding) -> int:
+    return min(max(round_scalar(value * codes.qmax, tie_rule), codes.low), codes.high)
+
+
+def _computed(node: Node, own: NodeIntegers, inputs: list[Array], network: IntegerNetwork) -> Array:
+    """Exact sums, each rescaled and rounded once, then limited."""
+    operation, rescale = node.operation, own.rescale
+    if rescale is None:
+        raise RunError(f"expected multipliers and shifts of node {node.name!r}, found none")
+    if own.weights is not None:
+        sums = [_kept(node, _products(node, own, inputs[0]), network.accumulator)]
+        axis = channel_axis(node) % len(sums[0].shape)
+    else:
+        axis = 0
+        sums = inputs
+        if isinstance(operation, ops.Multiply):
+            pairs = zip(inputs[0].values, inputs[1].values, strict=True)
+            sums = [Array(inputs[0].shape, [a * b for a, b in pairs])]
+    multipliers, shifts = _columns(rescale)
+
+    def code(index: Index) -> int:
+        channel = index[axis] if len(shifts) > 1 else 0
+        rounded = rescale_scalar(
+            tuple(total[index] for total in sums),
+            multipliers[channel],
+            shifts[channel],
+            network.tie_rule,
+        )
+        return min(max(rounded, own.codes.low), own.codes.high)
+
+    return Array.of(sums[0].shape, code)
+
+
+def _columns(rescale: Rescale) -> tuple[list[tuple[int, ...]], list[int]]:
+    """The multipliers of each channel, and its shift."""
+    rows: list[list[int]] = rescale.multiplier.tolist()
+    return list(zip(*rows, strict=True)), rescale.shift.tolist()
+
+
+def _kept(node: Node, sums: Array, accumulator: Accumulator | None) -> Array:
+    if accumulator is None:
+        return sums
+    kept: list[int] = []
+    for total in sums.values:
+        value = accumulator.apply(total)
+        if value is None:
+            raise RunError(
+                f"expected sums of {accumulator.bits} bits in node {node.name!r}, found {total}: "
+                "let them wrap or clamp, or plan fewer bits"
+            )
+        kept.append(value)
+    return Array(sums.shape, kept)
+
+
+def _products(node: Node, own: NodeIntegers, x: Array) -> Array:
+    """Bias plus products: of a convolution, a transposed one, or a matrix product."""
+    if own.weights is None:
+        return x
+    operation: Any = node.operation
+    weight = Array(tuple(own.weights.codes.shape), own.weights.codes.flatten().tolist())
+    bias: list[int] = own.weights.bias.tolist()
+    if isinstance(operation, ops.Linear):
+        return Array.of(
+            (*x.shape[:-1], len(bias)),
+            lambda i: (
+                bias[i[-1]] + sum(x[(*i[:-1], k)] * weight[i[-1], k] for k in range(x.shape[-1]))
+            ),
+        )
+    transposed = isinstance(operation, ops.ConvTranspose)
+    groups, kernel = operation.groups, weight.shape[2:]
+    per_group, taken = len(bias) // groups, x.shape[1] // groups
+
+    def place(index: int, k: int, axis: int) -> int:
+        """The row or column of the input that a tap of the kernel meets; -1 where there is none."""
+        stride, padding = operation.stride[axis], operation.padding[axis]
+        tap = k * operation.dilation[axis]
+        if not transposed:
+            return index * stride - padding + tap
+        whole, rest = divmod(index + padding - tap, stride)
+        return -1 if rest else whole
+
+    def total(index: Index) -> int:
+        n, channel, y, z = index
+        group, inside = divmod(channel, per_group)
+        found = bias[channel]
+        for i, ky, kx in product(range(taken), range(kernel[0]), range(kernel[1])):
+            row, column = place(y, ky, 0), place(z, kx, 1)
+            if 0 <= row < x.shape[2] and 0 <= column < x.shape[3]:
+                given = group * taken + i
+                tap = (given, inside, ky, kx) if transposed else (channel, i, ky, kx)
+                found += x[n, given, row, column] * weight[tap]
+        return found
+
+    sizes = [_size(operation, x.shape[2 + a], kernel[a], a) for a in (0, 1)]
+    return Array.of((x.shape[0], len(bias), *sizes), total)
+
+
+def _size(operation: Any, size: int, kernel: int, axis: int) -> int:
+    """The height or width that a convolution gives."""
+    reach = operation.dilation[axis] * (kernel - 1)
+    stride, padding = operation.stride[axis], operation.padding[axis]
+    if isinstance(operation, ops.ConvTranspose):
+        return (size - 1) * stride - 2 * padding + reach + operation.output_padding[axis] + 1
+    return (size + 2 * padding - reach - 1) // stride + 1
+
+
+def _move(operation: Any, inputs: list[Array], picture: Picture) -> Array:
+    """Each value from one of the inputs, or 0."""
+    x = inputs[0]
+    shape = x.shape
+    match operation:
+        case ops.PixelShuffle(factor=r):
+            n, c, h, w = shape
+            return Array.of(
+                (n, c // r**2, h * r, w * r),
+                lambda i: x[i[0], i[1] * r**2 + i[2] % r * r + i[3] % r, i[2] // r, i[3] // r],
+            )
+        case ops.PixelUnshuffle(factor=r):
+            n, c, h, w = shape
+            return Array.of(
+                (n, c * r**2, h // r, w // r),
+                lambda i: x[i[0], i[1] // r**2, i[2] * r + i[1] // r % r, i[3] * r + i[1] % r],
+            )
+        case ops.Concat():
+            return _joined(inputs, operation.axis % len(shape))
+        case ops.Pad():
+            return _padded(x, operation, picture)
+        case ops.Slice():
+            axis = operation.axis % len(shape)
+            stop = None if operation.stop is None else _at(operation.stop, picture)
+            part = slice(_at(operation.start, picture), stop, operation.step)
+            kept = range(*part.indices(shape[axis]))
+            return Array.of(
+                (*shape[:axis], len(kept), *shape[axis + 1 :]),
+                lambda i: x[(*i[:axis], kept[i[axis]], *i[axis + 1 :])],
+            )
+        case ops.Permute():
+            order = [axis % len(shape) for axis in operation.axes]
+            return Array.of(
+                [shape[axis] for axis in order],
+                lambda i: x[tuple(i[order.index(axis)] for axis in range(len(order)))],
+            )
+        case ops.Resize(factors=(down, across)):
+            n, c, h, w = shape
+            return Array.of(
+                (n, c, h * down, w * across), lambda i: x[i[0], i[1], i[2] // down, i[3] // across]
+            )
+        case _:
+            return _masked(x, operation)
+
+
+def _joined(inputs: list[Array], axis: int) -> Array:
+    whole = [(part, place) for part in inputs for place in range(part.shape[axis])]
+    shape = inputs[0].shape
+
+    def value(i: Index) -> int:
+        part, place = whole[i[axis]]
+        return part[(*i[:axis], place, *i[axis + 1 :])]
+
+    return Array.of((*shape[:axis], len(whole), *shape[axis + 1 :]), value)
+
+
+def _padded(x: Array, operation: ops.Pad, picture: Picture) -> Array:
+    left, right, top, bottom = (_at(amount, picture) for amount in operation.amounts)
+    height, width = x.shape[-2:]
+
+    def source(place: int, size: int) -> int:
+        if operation.mode == "reflect":
+            place = abs(place)
+            return place if place < size else 2 * (size - 1) - place
+        if operation.mode == "replicate":
+            return min(max(place, 0), size - 1)
+        return place % size if operation.mode == "circular" else place
+
+    def value(i: Index) -> int:
+        row, column = source(i[-2] - top, height), source(i[-1] - left, width)
+        inside = 0 <= row < height and 0 <= column < width
+        return x[(*i[:-2], row, column)] if inside else 0
+
+    return Array.of((*x.shape[:-2], height + top + bottom, width + left + right), value)
+
+
+def _masked(x: Array, operation: ops.Mask) -> Array:
+    tile: list[Any] = operation.tile.tolist()
+    n, c, h, w = x.shape
+
+    def value(i: Index) -> int:
+        own = tile[i[1] if len(tile) > 1 else 0]
+        on = own[i[2] % len(own)][i[3] % len(own[0])]
+        return x[i[0], i[1] if c > 1 else 0, i[2], i[3]] * int(on)
+
+    return Array.of((n, max(c, len(tile)), h, w), value)
+
+
+def _at(size: Size, picture: Picture) -> int:
+    return size.at(*picture) if isinstance(size, Extent) else size
+
+
+def _indices(shape: Sequence[int]) -> Iterator[Index]:
+    return product(*map(range, shape))
