@@ -9,15 +9,19 @@ if TYPE_CHECKING:
     from quantisp.api import evaluate, load_model, study
     from quantisp.cfa import CFAPattern, mosaic
     from quantisp.quantization import Plan, QuantizedModel, quantize
+    from quantisp.quantization.integer import IntegerExecutor, IntegerNetwork, integer_network
     from quantisp.records import StudyResult
 
 __all__ = [
     "CFAPattern",
+    "IntegerExecutor",
+    "IntegerNetwork",
     "Plan",
     "QuantizedModel",
     "StudyResult",
     "__version__",
     "evaluate",
+    "integer_network",
     "load_model",
     "mosaic",
     "quantize",
@@ -29,10 +33,13 @@ __version__ = "0.1.0"
 # package, and asking a command for help, does not wait for torch.
 _HOMES = {
     "CFAPattern": "cfa",
+    "IntegerExecutor": "quantization.integer",
+    "IntegerNetwork": "quantization.integer",
     "Plan": "quantization",
     "QuantizedModel": "quantization",
     "StudyResult": "records",
     "evaluate": "api",
+    "integer_network": "quantization.integer",
     "load_model": "api",
     "mosaic": "cfa",
     "quantize": "quantization",

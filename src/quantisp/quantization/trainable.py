@@ -50,7 +50,7 @@ class TrainableModel(nn.Module):
         pattern: the CFA of the network, or None where it names none.
 
     Raises:
-        SettingError: no such form.
+        SettingError: no such form, or scales that are powers of two of each other.
         ModelError: nothing is quantized.
         PlanError: a transposed convolution of groups has scales per channel.
     """
@@ -66,6 +66,11 @@ class TrainableModel(nn.Module):
             raise ModelError(
                 "expected a network with quantized layers to fine-tune, found only float ones: "
                 "plan some with weight_bits"
+            )
+        if start.plan.quantizes_activations and start.plan.activations.power_of_two:
+            raise SettingError(
+                "expected scales that can be learned, found a plan whose scales are powers of two "
+                "of each other: set power_of_two to false"
             )
         self.form = form
         self.plan = start.plan

@@ -60,8 +60,11 @@ def test_fine_steps_leave_room_for_larger_values(heavy_tailed):
     assert _observed(heavy_tailed, "mse", bits=4).scale * 7 < largest
 
 
-def test_zeros_have_a_scale():
-    assert _observed(torch.zeros(5), "mse").scale == 1e-30
+def test_zeros_have_the_range_of_the_input():
+    """A finer scale would make biases of the next layer larger than an accumulator holds."""
+    for observer in ("mse", "minmax", "percentile"):
+        found = _observed(torch.zeros(5), observer)
+        assert found.scale == 1.0 / found.qmax
 
 
 @pytest.mark.parametrize(

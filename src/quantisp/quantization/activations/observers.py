@@ -77,8 +77,10 @@ def _observed(
     least_scale: float,
 ) -> TensorQuantizer:
     unit = TensorQuantizer(bits=bits, signed=signed, scale=1.0)
-    whole = max(_scale_of(_extremes(values), unit), least_scale)
-    if settings.observer == "minmax" or whole <= least_scale:
+    seen = _scale_of(_extremes(values), unit)
+    # Where all was zero nothing is known of the range: that of the network's input is as good as any.
+    whole = max(seen or 1.0 / unit.qmax, least_scale)
+    if settings.observer == "minmax" or not seen or whole <= least_scale:
         return TensorQuantizer(bits=bits, signed=signed, scale=whole)
     sample = _sampled(values)
     if settings.observer == "percentile":
