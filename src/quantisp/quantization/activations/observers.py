@@ -78,7 +78,7 @@ def _observed(
 ) -> TensorQuantizer:
     unit = TensorQuantizer(bits=bits, signed=signed, scale=1.0)
     seen = _scale_of(_extremes(values), unit)
-    # Where all was zero nothing is known of the range: that of the network's input is as good as any.
+    # Where all was zero nothing is known of the range: the input's is as good as any.
     whole = max(seen or 1.0 / unit.qmax, least_scale)
     if settings.observer == "minmax" or not seen or whole <= least_scale:
         return TensorQuantizer(bits=bits, signed=signed, scale=whole)
