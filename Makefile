@@ -23,6 +23,7 @@ lint: setup
 
 bench: setup
 	$(BIN)/python benchmarks/speed.py
+	$(BIN)/python benchmarks/integer.py
 
 # In an environment of their own, for they ask for other versions of what quantisp needs.
 rivals:

@@ -14,7 +14,14 @@ from torch import nn
 
 from quantisp.api_files import holds_quantized, load_quantized
 from quantisp.api_inputs import Material, Sources, example_input, find_material
-from quantisp.api_settings import calibration_for, find_settings, find_ways, width_of_input
+from quantisp.api_settings import (
+    calibration_for,
+    check_profile,
+    find_execution,
+    find_settings,
+    find_ways,
+    width_of_input,
+)
 from quantisp.cfa import CFAPattern, parse_pattern
 from quantisp.errors import ModelError, SettingError
 from quantisp.evaluation import (
@@ -52,6 +59,7 @@ from quantisp.quantization import (
     network_work,
     quantize,
 )
+from quantisp.quantization.integer import Accumulator, HardwareProfile
 from quantisp.records import EvaluationResult, StudyResult
 
 if TYPE_CHECKING:
@@ -230,6 +238,9 @@ def study(
     within_db: float = 0.05,
     out: str | Path | None = None,
     device: str = "auto",
+    execution: str = "simulated",
+    accumulator: Accumulator | None = None,
+    profile: HardwareProfile | None = None,
 ) -> StudyResult:
     """How much quality each number of weight bits costs.
 
@@ -260,6 +271,11 @@ def study(
         out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
             study goes on; None keeps nothing.
         device: ``auto``, ``cpu``, ``cuda`` and so on.
+        execution: of settings with bits for activations: ``simulated`` in float32, or ``integer``,
+            to the very numbers that hardware would give.
+        accumulator: of ``integer`` execution; None is the profile's, else as wide as sums have to
+            be.
+        profile: of the hardware: tie rule, multipliers, biases, accumulators.
 
     Raises:
         InputError: an unusable model, picture, setting or folder.
@@ -286,6 +302,9 @@ def study(
             within_db=within_db,
             out=Path(scratch) / "study" if out is None else Path(out),
             device=device,
+            execution=execution,
+            accumulator=accumulator,
+            profile=profile,
         ).result
 
 
@@ -312,6 +331,9 @@ def study_with_crops(
     within_db: float = 0.05,
     crops: Sequence[str] = (),
     device: str = "auto",
+    execution: str = "simulated",
+    accumulator: Accumulator | None = None,
+    profile: HardwareProfile | None = None,
     on_read: Callable[[int, int], None] | None = None,
     on_progress: Callable[[StudyProgress], None] | None = None,
 ) -> StudyOutcome:
@@ -337,6 +359,12 @@ def study_with_crops(
         observer=cast("Observer", observer),
         input_bits=DEFAULT_INPUT_BITS if input_bits is None else input_bits,
     )
+    if profile is not None:
+        check_profile(profile, [granularity for _, granularity in ways], plans)
+        activations = profile.applied(activations)
+        if execution == "integer":
+            accumulator = accumulator or profile.accumulator
+    runs = find_execution(execution, accumulator, place)
     material = find_material(
         found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
     )
@@ -362,6 +390,8 @@ def study_with_crops(
     used = {*(method for method, _ in ways), *mixed.methods}
     planned = [*uniform, *mixed.plans.values()]
     in_integers = any(plan.quantizes_activations for plan in planned)
+    if runs is not None:
+        runs.check_plans(planned)
     needed = mixed.looks_at_inputs or in_integers
     cut = calibration_for(calibration, used, material, needed=needed)
     request = StudyRequest(
@@ -382,6 +412,7 @@ def study_with_crops(
         plans=mixed.plans,
         budgets=mixed.budgets,
         work=work,
+        execution=runs,
     )
     return run_study(request, out, device=place, on_progress=on_progress)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,6 +26,13 @@ from quantisp.quantization import (
     QuantizedModel,
     fold_batch_norms,
     quantize,
+)
+from quantisp.quantization.integer import (
+    DOCUMENT,
+    Accumulator,
+    IntegerExecutor,
+    integer_network,
+    save_integer_network,
 )
 
 __all__ = ["QuantizedFile", "quantize_to_file"]
@@ -66,18 +73,23 @@ def quantize_to_file(
     weights: str | Path | None = None,
     degradation: str | None = None,
     calibration: Sequence[str | Path] | None = None,
+    accumulator: Accumulator | None = None,
     command: str,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> QuantizedFile:
     """Quantize a network and write it to ``out``, which :func:`quantisp.load_model` takes.
 
+    Where ``out`` has no ending it is the folder of an integer network, which
+    :func:`quantisp.quantization.integer.load_integer_network` takes.
+
     Args:
         model, weights: as for :func:`quantisp.load_model`; a float network.
         plan: what becomes of each layer.
-        out: a ``.safetensors`` file, made or replaced.
+        out: a ``.safetensors`` file, made or replaced; or a folder.
         degradation: what the network undoes, as for :func:`quantisp.study`, for methods and
             activations that need inputs, and to see what batch normalisations follow.
         calibration: pictures for what needs some; None is two packaged ones.
+        accumulator: of an integer network; None is as wide as sums have to be.
         command: recorded in the file.
         on_layer: called with the number of layers done, and of all.
 
@@ -85,7 +97,16 @@ def quantize_to_file(
         InputError: an unusable model, plan, picture or place; nothing is written.
         RunError: a method failed.
     """
-    _check_place(out, model, weights)
+    in_integers = not out.suffix
+    if in_integers:
+        _check_folder(out, plan)
+    else:
+        _check_place(out, model, weights)
+    if accumulator is not None and not in_integers:
+        raise SettingError(
+            f"expected the folder of an integer network beside an accumulator's width, found {out}:"
+            " give --out a name without an ending"
+        )
     found = find_model(model, weights)
     if isinstance(found.model, QuantizedModel):
         raise ModelError(
@@ -111,6 +132,8 @@ def quantize_to_file(
         )
     quantized = quantize(folding.network, plan, inputs, on_layer=on_layer)
     digest = model_sha256(found.model)
+    if in_integers:
+        return _integer_folder(out, quantized, found, digest, accumulator, command, data)
     provenance = Provenance(
         domain="not known" if found.provenance is None else found.provenance.domain,
         command=printable(command),
@@ -132,6 +155,55 @@ def quantize_to_file(
         decisions=quantized.decisions,
         coverage=quantized.coverage,
     )
+
+
+def _integer_folder(
+    out: Path,
+    quantized: QuantizedModel,
+    found: LoadedModel,
+    digest: str,
+    accumulator: Accumulator | None,
+    command: str,
+    data: str,
+) -> QuantizedFile:
+    origin = {
+        "model": found.name,
+        "float_sha256": digest,
+        "command": printable(command),
+        "data": printable(data),
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": source_revision(),
+        "plan": quantized.plan.to_json(),
+    }
+    network = replace(integer_network(quantized, accumulator), origin=origin)
+    # Refuses what no executor can run, before anything is written.
+    IntegerExecutor(network)
+    save_integer_network(out, network)
+    return QuantizedFile(
+        path=out,
+        size_bytes=sum(file.stat().st_size for file in out.iterdir() if file.is_file()),
+        model=found.name,
+        float_sha256=digest,
+        plan=quantized.plan,
+        decisions=quantized.decisions,
+        coverage=quantized.coverage,
+    )
+
+
+def _check_folder(out: Path, plan: Plan) -> None:
+    """A folder that is new, empty, or of an integer network; of a plan that makes one."""
+    if not plan.quantizes_activations:
+        raise OutputError(
+            f"expected a {SUFFIX} file as --out, for activations are in float, found {out}: end it "
+            "so, or give --activation-bits"
+        )
+    nearest = next(path for path in (out, *out.absolute().parents) if path.exists())
+    foreign = out.is_dir() and any(out.iterdir()) and not (out / DOCUMENT).is_file()
+    if not nearest.is_dir() or foreign:
+        raise OutputError(
+            f"expected a new folder, or that of an integer network, as --out, found {out}: choose "
+            "another name"
+        )
 
 
 def _check_place(out: Path, model: str | Path, weights: str | Path | None) -> None:

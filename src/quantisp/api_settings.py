@@ -3,17 +3,77 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
+
+import torch
 
 from quantisp.api_inputs import Material, Sources, listed
 from quantisp.data import CalibrationCrops, calibration_crops, default_calibration, find_images
 from quantisp.errors import ImageError, SettingError
-from quantisp.evaluation import plan_of
+from quantisp.evaluation import Execution, plan_of
 from quantisp.quantization import Plan, needs_calibration
+from quantisp.quantization.integer import Accumulator, HardwareProfile
 from quantisp.records import Granularity, Setting
 
-__all__ = ["calibration_for", "find_settings", "find_ways", "width_of_input"]
+__all__ = [
+    "calibration_for",
+    "check_profile",
+    "find_execution",
+    "find_settings",
+    "find_ways",
+    "width_of_input",
+]
+
+
+def check_profile(
+    profile: HardwareProfile, granularities: Sequence[str], plans: Mapping[str, Plan] | None
+) -> None:
+    """Refuse what the hardware cannot do.
+
+    Raises:
+        SettingError: scales for each channel where it has none, or plans, which say it themselves.
+    """
+    if plans:
+        raise SettingError(
+            "expected plans without a hardware profile, for they say how activations are "
+            "quantized themselves, found both: leave out one of the two"
+        )
+    if profile.granularity == "tensor" and "channel" in granularities:
+        raise SettingError(
+            f"expected one scale for each tensor, for {profile.name} has no others, found "
+            "granularity channel: pass --granularity tensor"
+        )
+
+
+EXECUTIONS = ("simulated", "integer")
+
+
+def find_execution(
+    name: str,
+    accumulator: Accumulator | None,
+    device: torch.device,
+) -> Execution | None:
+    """How activations in integers run; None is simulated.
+
+    Raises:
+        SettingError: no such way, an accumulator that nothing would look at, or another device
+            than the CPU.
+    """
+    if name not in EXECUTIONS:
+        raise SettingError(
+            f"expected an execution of {' or '.join(EXECUTIONS)}, found {name!r}: choose one"
+        )
+    if name == "simulated":
+        if accumulator is not None:
+            raise SettingError(
+                "expected execution in integers beside an accumulator's width, found a "
+                "simulation, which has none: pass --execution integer"
+            )
+        return None
+    found = Execution(accumulator=accumulator)
+    found.check_device(device)
+    return found
 
 
 def width_of_input(asked: int | None, plans: Sequence[Plan]) -> int | None:

@@ -158,6 +158,9 @@ class StudyRow:
             (:mod:`quantisp.hardware`): the mean energy, and the area of a unit that is wide enough
             for every layer. These five are None where nobody counted multiplications.
         layer_bits: the width of each layer where a plan says it (None is float); else None.
+        simulated_psnr_db: where the network ran in integers, ``psnr_db`` of its simulation in
+            float32.
+        differing_outputs: the share of output values that differ between the two.
     """
 
     weight_bits: int | None
@@ -180,6 +183,8 @@ class StudyRow:
     mac_energy_pj: float | None = None
     mac_area_um2: float | None = None
     layer_bits: Mapping[str, int | None] | None = None
+    simulated_psnr_db: float | None = None
+    differing_outputs: float | None = None
 
     @property
     def setting(self) -> Setting:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
+from quantisp.cli.info_integers import describe_integers, integer_table, is_integer_network
 from quantisp.cli.options import JsonOption, PatternOption, WeightsOption
 from quantisp.cli.progress import console
-from quantisp.errors import ModelError
+from quantisp.errors import ModelError, SettingError
 
 if TYPE_CHECKING:
     from quantisp.models import LoadedModel
@@ -22,7 +24,10 @@ __all__ = ["info_command"]
 def info_command(
     model: Annotated[
         str | None,
-        typer.Argument(help="A packaged name, a .safetensors or .pt2 file, or module:factory."),
+        typer.Argument(
+            help="A packaged name, a .safetensors or .pt2 file, module:factory, or the folder of "
+            "an integer network."
+        ),
     ] = None,
     weights: WeightsOption = None,
     pattern: PatternOption = None,
@@ -32,12 +37,7 @@ def info_command(
 
     Example: quantisp info dephasenet-lite
     """
-    from quantisp.api import find_model
-
-    if model is None:
-        facts = _everything()
-    else:
-        facts = _describe(find_model(model, weights, pattern=pattern))
+    facts = _facts(model, weights, pattern)
     if as_json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))
         return
@@ -52,13 +52,29 @@ def info_command(
     screen = console()
     screen.print(table)
     if layers:
-        screen.print(_layer_table(layers))
+        screen.print((integer_table if is_integer_network(model) else _layer_table)(layers))
+
+
+def _facts(model: str | None, weights: Path | None, pattern: str | None) -> dict[str, Any]:
+    if model is None:
+        return _everything()
+    if is_integer_network(model):
+        if weights is not None or pattern is not None:
+            raise SettingError(
+                f"expected an integer network alone, found {model} and --weights or --pattern: "
+                "leave them out"
+            )
+        return describe_integers(model)
+    from quantisp.api import find_model
+
+    return _describe(find_model(model, weights, pattern=pattern))
 
 
 def _everything() -> dict[str, Any]:
     from quantisp.cfa import named_patterns
     from quantisp.models import classical_methods, packaged_models, presets
     from quantisp.quantization import method_names
+    from quantisp.quantization.integer import packaged_profiles
 
     return {
         "packaged_models": list(packaged_models()),
@@ -66,6 +82,7 @@ def _everything() -> dict[str, Any]:
         "presets_to_train": list(presets()),
         "CFAs": {pattern.name: "/".join(pattern.tile) for pattern in named_patterns()},
         "rounding_methods": list(method_names()),
+        "hardware_profiles": list(packaged_profiles()),
     }
 
 
@@ -131,6 +148,8 @@ def _describe_codes(found: LoadedModel) -> dict[str, Any]:
 def _plain(value: Any) -> str:
     if value is None:
         return "not known"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     if isinstance(value, dict):
         return "\n".join(f"{name}: {_plain(entry)}" for name, entry in value.items())
     if isinstance(value, list):

@@ -12,8 +12,10 @@ from quantisp.errors import PlanError, SettingError
 
 if TYPE_CHECKING:
     from quantisp.quantization import Plan
+    from quantisp.quantization.integer import Accumulator, HardwareProfile
 
 __all__ = [
+    "AccumulatorOption",
     "CalibrationOption",
     "DegradationOption",
     "DeviceOption",
@@ -21,10 +23,14 @@ __all__ = [
     "InputsOption",
     "JsonOption",
     "ModelOption",
+    "OverflowOption",
     "PatternOption",
     "PlanOption",
+    "ProfileOption",
     "TargetsOption",
     "WeightsOption",
+    "find_accumulator",
+    "find_profile",
     "parse_activation_widths",
     "parse_list",
     "parse_widths",
@@ -103,10 +109,61 @@ ActivationBitsOption = Annotated[
         "--activation-bits", help="The width of feature maps, 4 to 16.", show_default="float"
     ),
 ]
+AccumulatorOption = Annotated[
+    int | None,
+    typer.Option(
+        "--accumulator-bits",
+        help="Width of the sums of products, 8 to 64, in integers.",
+        show_default="the profile's, else as wide as needed",
+    ),
+]
+OverflowOption = Annotated[
+    str | None,
+    typer.Option(
+        help="What becomes of a sum that does not fit --accumulator-bits: error, wrap or clamp.",
+        show_default="error",
+    ),
+]
+ProfileOption = Annotated[
+    str | None,
+    typer.Option(
+        help="A hardware profile: a JSON file, npu-multiplier or isp-shift.",
+        show_default="none",
+    ),
+]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]
 JsonOption = Annotated[
     bool, typer.Option("--json", help="Print one JSON document instead of a table.")
 ]
+
+
+def find_accumulator(bits: int | None, overflow: str | None) -> Accumulator | None:
+    """What ``--accumulator-bits`` and ``--overflow`` say.
+
+    Raises:
+        SettingError: no such width or way, or a way without a width.
+    """
+    from quantisp.quantization.integer import Accumulator
+
+    if bits is None:
+        if overflow is not None:
+            raise SettingError(
+                "expected a width beside --overflow, found none: give --accumulator-bits"
+            )
+        return None
+    way = overflow or "error"
+    return Accumulator(bits=bits, overflow=way)  # pyright: ignore[reportArgumentType]
+
+
+def find_profile(name: str | None) -> HardwareProfile | None:
+    """The profile of ``--profile``.
+
+    Raises:
+        SettingError: there is none, or it is not as it should be.
+    """
+    from quantisp.quantization.integer import read_profile
+
+    return None if name is None else read_profile(name)
 
 
 def parse_widths(text: str) -> tuple[int, ...]:

@@ -13,13 +13,18 @@ import typer
 from rich.table import Table
 
 from quantisp.cli.options import (
+    AccumulatorOption,
     ActivationBitsOption,
     CalibrationOption,
     DegradationOption,
     JsonOption,
     ModelOption,
+    OverflowOption,
     PlanOption,
+    ProfileOption,
     WeightsOption,
+    find_accumulator,
+    find_profile,
     read_plan,
 )
 from quantisp.cli.progress import ProgressDisplay, console
@@ -28,6 +33,7 @@ from quantisp.errors import SettingError
 if TYPE_CHECKING:
     from quantisp.api_quantize import QuantizedFile
     from quantisp.quantization import Plan
+    from quantisp.quantization.integer import HardwareProfile
 
 __all__ = ["GRANULARITY", "METHOD", "chosen_plan", "quantize_command"]
 
@@ -35,7 +41,13 @@ METHOD, GRANULARITY = "auto", "channel"
 
 
 def quantize_command(
-    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    out: Annotated[
+        Path,
+        typer.Option(
+            help="The .safetensors file to write; a name without an ending is the folder of an "
+            "integer network."
+        ),
+    ],
     model: ModelOption = "dephasenet-lite",
     weights: WeightsOption = None,
     weight_bits: Annotated[
@@ -49,24 +61,36 @@ def quantize_command(
     ] = None,
     plan: PlanOption = None,
     activation_bits: ActivationBitsOption = None,
+    accumulator_bits: AccumulatorOption = None,
+    overflow: OverflowOption = None,
+    profile: ProfileOption = None,
     calibration: CalibrationOption = None,
     degradation: DegradationOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Quantize a network into a file, which other commands take as --model.
 
+    With activation bits and a folder as --out it becomes an integer network, which `quantisp info`
+    takes.
+
     Example: quantisp quantize --weight-bits 6 --calibration photos/ --out lite-w6.safetensors
     """
     from quantisp.api_quantize import quantize_to_file
 
+    chosen = chosen_plan(weight_bits, method, granularity, plan, activation_bits)
+    accumulator, hardware = find_accumulator(accumulator_bits, overflow), find_profile(profile)
+    if hardware is not None:
+        chosen = _on_hardware(chosen, hardware)
+        accumulator = accumulator or (None if out.suffix else hardware.accumulator)
     with ProgressDisplay() as display:
         written = quantize_to_file(
             model,
-            chosen_plan(weight_bits, method, granularity, plan, activation_bits),
+            chosen,
             out,
             weights=weights,
             degradation=degradation,
             calibration=calibration or None,
+            accumulator=accumulator,
             command=shlex.join(["quantisp", *sys.argv[1:]]),
             on_layer=lambda count, total: display.show("rounding", count, total),
         )
@@ -81,6 +105,21 @@ def quantize_command(
             lines = "\n".join(value) if isinstance(value, list) else str(value)
             table.add_row(name.replace("_", " "), lines)
     console().print(table)
+
+
+def _on_hardware(plan: Plan, profile: HardwareProfile) -> Plan:
+    """The plan as a chip can do it.
+
+    Raises:
+        SettingError: its activations are in float.
+    """
+    from quantisp.quantization.integer import apply_profile
+
+    if not plan.quantizes_activations:
+        raise SettingError(
+            "expected activation bits beside --profile, found none: give --activation-bits"
+        )
+    return apply_profile(plan, profile)
 
 
 def chosen_plan(

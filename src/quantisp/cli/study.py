@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from quantisp.cli.options import (
+    AccumulatorOption,
     CalibrationOption,
     DegradationOption,
     DeviceOption,
@@ -23,8 +24,12 @@ from quantisp.cli.options import (
     InputsOption,
     JsonOption,
     ModelOption,
+    OverflowOption,
+    ProfileOption,
     TargetsOption,
     WeightsOption,
+    find_accumulator,
+    find_profile,
     parse_activation_widths,
     parse_list,
     parse_widths,
@@ -118,6 +123,16 @@ def study_command(
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the results.")] = Path("out/study"),
     device: DeviceOption = "auto",
+    execution: Annotated[
+        str,
+        typer.Option(
+            help="How feature maps in bits run: 'simulated' in float32, or 'integer', to the very "
+            "numbers of hardware; the table then also shows the gap between the two."
+        ),
+    ] = "simulated",
+    accumulator_bits: AccumulatorOption = None,
+    overflow: OverflowOption = None,
+    profile: ProfileOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Measure what each number of weight and activation bits costs in picture quality.
@@ -132,6 +147,7 @@ def study_command(
         cost_screen_table,
         coverage_lines,
         has_other_rows,
+        integer_lines,
         recommendation_lines,
         study_table,
         width_tables,
@@ -168,6 +184,9 @@ def study_command(
             crops=crop or (),
             out=out,
             device=device,
+            execution=execution,
+            accumulator=find_accumulator(accumulator_bits, overflow),
+            profile=find_profile(profile),
             on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=show,
         )
@@ -188,6 +207,8 @@ def study_command(
         screen.print(study_table(outcome.result, columns=screen.width))
     if has_other_rows(outcome.result):
         screen.print(cost_screen_table(outcome.result))
+    for line in integer_lines(outcome.result):
+        screen.print(line)
     for line in [*recommendation_lines(outcome.result), *coverage_lines(outcome.result)]:
         screen.print(line)
     screen.print(f"Report: {out / 'report.html'}", soft_wrap=True)

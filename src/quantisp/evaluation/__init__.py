@@ -11,6 +11,7 @@ from quantisp.evaluation.degradation import (
     parse_degradation,
 )
 from quantisp.evaluation.evaluate import evaluate_pictures
+from quantisp.evaluation.execution import Execution
 from quantisp.evaluation.measure import Measurement, measure
 from quantisp.evaluation.mixed import MixedSettings, mixed_settings
 from quantisp.evaluation.pictures import StudyPicture, survey, survey_pairs
@@ -26,6 +27,7 @@ from quantisp.evaluation.treatments import plan_of
 __all__ = [
     "CropPlace",
     "Degradation",
+    "Execution",
     "JobStore",
     "Measurement",
     "MixedSettings",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -49,6 +49,8 @@ class Measurement:
         ssim: against the truth, after the same clipping and rounding.
         mse_to_float: against the float network's output, clipped but not rounded; 0 for float.
         tile_mse: as ``mse``, of each 128x128 tile, row by row.
+        simulated_mse: as ``mse``, of the simulation in float32 of a network that ran in integers.
+        differing: the share of output values that differ between the two.
     """
 
     mse: float
@@ -56,6 +58,8 @@ class Measurement:
     ssim: float
     mse_to_float: float
     tile_mse: tuple[tuple[float, ...], ...]
+    simulated_mse: float | None = None
+    differing: float | None = None
 
     @property
     def psnr_db(self) -> float:
@@ -92,6 +96,21 @@ class Measurement:
             ssim=float(stored["ssim"]),
             mse_to_float=float(stored["mse_to_float"]),
             tile_mse=tuple(tuple(float(v) for v in row) for row in stored["tile_mse"]),
+            simulated_mse=_optional(stored.get("simulated_mse")),
+            differing=_optional(stored.get("differing")),
+        )
+
+    def with_simulation(
+        self,
+        restored: Float[Tensor, "1 3 h w"],
+        simulated: Float[Tensor, "1 3 h w"],
+        truth: Float[Tensor, "1 3 h w"],
+    ) -> Measurement:
+        """The same, and how far the simulation in float is from the integers."""
+        return replace(
+            self,
+            simulated_mse=mean_squared_error(rounded_to_8_bits(simulated), truth),
+            differing=float((simulated != restored).double().mean()),
         )
 
 
@@ -126,6 +145,10 @@ def measure(
         mse_to_float=to_float,
         tile_mse=tuple(tuple(row) for row in tile_squared_errors(shown, truth).tolist()),
     )
+
+
+def _optional(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def capped_psnr_db(mse: float) -> float:

@@ -6,8 +6,10 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 
 from quantisp.cfa import CFAPattern
+from quantisp.evaluation.execution import Execution
 from quantisp.evaluation.measure import BORDER_PX, LEAST_TILE_MSE, PSNR_CAP_DB
 from quantisp.metrics import TILE_PX
+from quantisp.quantization import ActivationSettings
 
 __all__ = ["MEASUREMENT", "describe_measurement", "describe_pattern", "describe_responses"]
 
@@ -32,13 +34,18 @@ MEASUREMENT: Mapping[str, str | int | float] = MappingProxyType(
 
 
 def describe_measurement(
-    input_bits: int | None, activation_bits: Sequence[int | None]
+    input_bits: int | None,
+    activation_bits: Sequence[int | None],
+    settings: ActivationSettings | None = None,
+    execution: Execution | None = None,
 ) -> dict[str, str | int | float]:
     """``MEASUREMENT``, and what integers there are besides weights.
 
     Args:
         input_bits: what every network's input is rounded to, or None.
         activation_bits: the widths that were studied; None is float.
+        settings: of their arithmetic.
+        execution: how networks with such widths ran, where it was in integers.
     """
     found = dict(MEASUREMENT)
     if input_bits is not None:
@@ -46,10 +53,15 @@ def describe_measurement(
             f"to {input_bits} bits, [0, 1] in {2**input_bits - 1} steps, for the float network too"
         )
     if any(bits is not None for bits in activation_bits):
+        settings = settings or ActivationSettings()
+        multipliers = "powers of two" if settings.power_of_two else "multipliers of 16 bits"
+        run = "integers simulated in float32" if execution is None else "integers run as integers"
         found["activations"] = (
-            "float32, or integers simulated in float32: one scale a tensor, zero point 0, unsigned "
-            "where never negative; multipliers of 16 bits and a shift, half up"
+            f"float32, or {run}: one scale a tensor, zero point 0, unsigned where never negative; "
+            f"{multipliers} and a shift, {settings.tie_rule.replace('_', ' ')}"
         )
+        if execution is not None:
+            found["activations"] = f"{found['activations']}; {execution.describe()}"
     return found
 
 

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from quantisp.evaluation.crops import CropPlace, cut_crops, find_places
 from quantisp.evaluation.degradation import Degradation
+from quantisp.evaluation.execution import Execution, IntegerTwin
 from quantisp.evaluation.float_outputs import FloatOutputs
 from quantisp.evaluation.kodak import is_kodak
 from quantisp.evaluation.measure import Measurement, measure
@@ -77,6 +78,7 @@ class StudyRequest:
         activations: how activations are quantized, in settings that give them bits.
         input_bits: what the input of every network, the float one too, is rounded to; None leaves
             it as it is.
+        execution: how activations in integers run; None is simulated in float32.
     """
 
     name: str
@@ -93,6 +95,7 @@ class StudyRequest:
     coverage: tuple[LayerResult, ...] = ()
     activations: ActivationSettings = field(default_factory=ActivationSettings)
     input_bits: int | None = None
+    execution: Execution | None = None
 
     def plan_of(self, setting: Setting) -> Plan:
         """The plan that a setting stands for in this study."""
@@ -100,7 +103,8 @@ class StudyRequest:
 
     def protocol(self) -> dict[str, str | int | float]:
         """How quality is measured."""
-        return describe_measurement(self.input_bits, [s.activation_bits for s in self.settings])
+        widths = [s.activation_bits for s in self.settings]
+        return describe_measurement(self.input_bits, widths, self.activations, self.execution)
 
     plans: Mapping[Setting, Plan] = field(default_factory=dict[Setting, Plan])
     budgets: Mapping[Setting, Budget] = field(default_factory=dict[Setting, Budget])
@@ -323,7 +327,11 @@ class _Run:
             quantized = quantize_activations(
                 quantized, self.request.model, plan, self.request.calibration, graph=self.graph
             )
-        network = prepare(quantized, self.device)
+        execution = self.request.execution
+        runs: nn.Module = quantized
+        if execution is not None and plan.quantizes_activations:
+            runs = execution.network(quantized)
+        network = prepare(runs, self.device)
         if plan in self.group and (plan.quantizes_activations or looks_at_inputs(plan)):
             self.rounded[plan] = network
         return network
@@ -391,7 +399,11 @@ class _Run:
         reference = self.floats.get(content)
         if reference is None:
             reference = self.floats.keep(content, restored_sample(self.network, sample))
-        return measure(restored, sample.truth, reference)
+        measured = measure(restored, sample.truth, reference)
+        if not isinstance(network, IntegerTwin):
+            return measured
+        simulated = restored_sample(network.simulation, sample)
+        return measured.with_simulation(restored, simulated, sample.truth)
 
 
 def _described(setting: Setting | None) -> str:

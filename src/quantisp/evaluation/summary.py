@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from quantisp.evaluation.measure import Measurement
+from quantisp.evaluation.measure import Measurement, capped_psnr_db
 from quantisp.metrics import psnr_db
 from quantisp.quantization import PlanCost
 from quantisp.records import (
@@ -107,6 +107,8 @@ def recommend(rows: Sequence[StudyRow], within_db: float) -> tuple[Recommendatio
 def _row(setting: Setting, references: Outcomes, measured: Outcomes) -> StudyRow:
     drops = [references[name].psnr_db - m.psnr_db for name, m in measured.items()]
     tile_drops = [m.worst_tile_drop_db(references[name]) for name, m in measured.items()]
+    simulated = [m.simulated_mse for m in measured.values() if m.simulated_mse is not None]
+    differing = [m.differing for m in measured.values() if m.differing is not None]
     to_float = [psnr_db(m.mse_to_float) for m in measured.values() if m.mse_to_float > 0.0]
     return StudyRow(
         weight_bits=setting.weight_bits,
@@ -123,6 +125,8 @@ def _row(setting: Setting, references: Outcomes, measured: Outcomes) -> StudyRow
         images=_psnr_by_image(measured),
         plan=setting.plan,
         weight_format=setting.weight_format,
+        simulated_psnr_db=_mean([capped_psnr_db(m) for m in simulated]) if simulated else None,
+        differing_outputs=_mean(differing) if differing else None,
     )
 
 

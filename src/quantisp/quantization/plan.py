@@ -254,6 +254,7 @@ _ACTIVATION_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "tie_rule": ("a text", (str,)),
     "bias_correction": ("true or false", (bool,)),
     "power_of_two": ("true or false", (bool,)),
+    "multiplier_bits": ("a whole number", (int,)),
 }
 
 

@@ -5,6 +5,7 @@ from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.crops import crop_figure
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.heatmap import width_figure
+from quantisp.reports.integers import integer_lines
 from quantisp.reports.page import report_page
 from quantisp.reports.tables import (
     evaluation_table,
@@ -23,6 +24,7 @@ __all__ = [
     "evaluation_table",
     "frontier_lines",
     "has_other_rows",
+    "integer_lines",
     "psnr_figure",
     "recommendation_lines",
     "report_page",

@@ -12,6 +12,7 @@ from quantisp.records import EvaluationResult, StudyResult
 from quantisp.reports import paper
 from quantisp.reports.costs import COST_NOTE, cost_table, has_other_rows
 from quantisp.reports.coverage import coverage_lines
+from quantisp.reports.integers import integer_lines
 from quantisp.reports.series import (
     COLUMN_NOTE,
     Grid,
@@ -91,7 +92,7 @@ def study_markdown(result: StudyResult) -> str:
     """The study as Markdown: the recommendations, then one table per method and granularity."""
     grid = study_grid(result)
     reference = grid.groups[:1] if result.is_kodak else ()
-    said = [*recommendation_lines(result), *coverage_lines(result)]
+    said = [*recommendation_lines(result), *integer_lines(result), *coverage_lines(result)]
     lines = [f"- {_markdown(line)}" for line in said]
     for table in width_tables(result):
         lines += ["", f"### {_markdown(table.title)}", "", *width_markdown(table)]

@@ -20,6 +20,7 @@ from quantisp.quantization import (
     quantize_activations,
 )
 from quantisp.quantization.integer import IntegerExecutor, integer_network, run_specification
+from quantisp.quantization.integer.products import int8_is_exact
 
 NETWORKS = {"everything": Everything, "dephasenet": tiny_dephasenet, "chain": Chain}
 SIZES = {"everything": (1, 1, 8, 12), "dephasenet": (1, 1, 8, 12), "chain": (2, 1, 5, 7)}
@@ -85,6 +86,20 @@ def test_both_executors_and_the_simulation_agree_on_every_tensor(
     for node, own in network:
         assert own.codes.low <= min(expected[node.name].values)
         assert max(expected[node.name].values) <= own.codes.high
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("tie_rule", ["half_up", "half_even"])
+def test_layers_that_the_operator_for_bytes_rescales_give_the_same(tie_rule):
+    found = quantized("dephasenet", 8, 8, tie_rule=tie_rule, power_of_two=True)
+    network = integer_network(found)
+    executor, plain = IntegerExecutor(network), IntegerExecutor(network, kinds=("float64",))
+    assert not plain.fused
+    assert int8_is_exact() == (len(executor.fused) > 8)
+    x = noise(1, 1, 64, 48, seed=4)
+    names = [node.name for node in network.graph.nodes]
+    fast, slow = executor.run(x, names), plain.run(x, names)
+    assert all(torch.equal(fast[name], slow[name]) for name in names)
 
 
 @pytest.mark.property

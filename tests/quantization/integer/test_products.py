@@ -7,7 +7,8 @@ import torch
 
 from quantisp.quantization.graph.execution import apply_weight
 from quantisp.quantization.graph.nodes import Conv, ConvTranspose, Linear, Node
-from quantisp.quantization.integer import products
+from quantisp.quantization.integer import fused, products
+from quantisp.quantization.integer.fused import rounding_is_exact
 from quantisp.quantization.integer.network import Codes, Weights
 from quantisp.quantization.integer.products import choose_product, int8_is_exact
 
@@ -118,13 +119,29 @@ def test_where_bytes_are_not_exact_others_are_used(monkeypatch):
 
 
 def test_the_self_test_finds_an_operator_that_saturates(monkeypatch):
-    real = products._convolution
+    real = products.convolution
 
     def saturating(operation, codes, *, zero):
         run = real(operation, codes, zero=zero)
         return lambda x: run(x).clamp(-32768, 32767)
 
-    monkeypatch.setattr(products, "_convolution", saturating)
+    monkeypatch.setattr(products, "convolution", saturating)
     int8_is_exact.cache_clear()
     assert not int8_is_exact()
     int8_is_exact.cache_clear()
+
+
+def test_a_self_test_finds_an_operator_that_rounds_otherwise(monkeypatch):
+    real = fused.convolution
+
+    def truncating(operation, codes, **options):
+        dtype = options.pop("dtype")
+        run = real(operation, codes, **options)
+        held = torch.iinfo(dtype)
+        return lambda x: run(x).trunc().clamp(held.min, held.max).to(dtype)
+
+    assert isinstance(rounding_is_exact(), bool)
+    monkeypatch.setattr(fused, "convolution", truncating)
+    rounding_is_exact.cache_clear()
+    assert not rounding_is_exact()
+    rounding_is_exact.cache_clear()

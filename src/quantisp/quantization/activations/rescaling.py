@@ -61,7 +61,10 @@ class Rescale:
 
 
 def choose_rescale(
-    ratio: Float[Tensor, "*inputs_channels"], *, power_of_two: bool = False
+    ratio: Float[Tensor, "*inputs_channels"],
+    *,
+    power_of_two: bool = False,
+    bits: int = MULTIPLIER_BITS,
 ) -> Rescale:
     """The multipliers and shifts that are nearest to some positive ratios of scales.
 
@@ -69,20 +72,21 @@ def choose_rescale(
         ratio: float64; what is added up shares one shift, that of its largest ratio.
         power_of_two: the ratios are powers of two, up to the rounding of scales, and multipliers
             are to be as small as they can: 1 where there is one of at most 1/2.
+        bits: 2 to 16, of the multipliers.
 
     Raises:
         RunError: a ratio is too large for 16 bits and a shift of 1.
     """
     largest = ratio.amax(dim=0)
-    # 2^15 <= largest * 2^shift < 2^16
+    # 2^(bits - 1) <= largest * 2^shift < 2^bits
     _, exponent = torch.frexp(largest)
-    shift = (MULTIPLIER_BITS - exponent).clamp(1, MAX_SHIFT)
-    # A ratio just below a power of two may round up to 2^16.
-    overflows = torch.ldexp(largest, shift).round() >= 1 << MULTIPLIER_BITS
+    shift = (bits - exponent).clamp(1, MAX_SHIFT)
+    # A ratio just below a power of two may round up to 2^bits.
+    overflows = torch.ldexp(largest, shift).round() >= 1 << bits
     shift = torch.where(overflows, shift - 1, shift)
     if bool((shift < 1).any()) or not bool(torch.isfinite(ratio).all()):
         raise RunError(
-            f"expected scales that 16-bit multipliers can bring together, found a ratio of "
+            f"expected scales that {bits}-bit multipliers can bring together, found a ratio of "
             f"{float(largest.max()):.3g}: plan widths that differ less from tensor to tensor"
         )
     if power_of_two:

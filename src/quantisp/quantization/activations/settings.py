@@ -27,6 +27,7 @@ TieRule = Literal["half_up", "half_even"]
 TIE_RULES: tuple[TieRule, ...] = get_args(TieRule)
 LEAST_OUTPUT_BITS = 8
 BIAS_BITS = range(8, 49)
+MULTIPLIER_BITS = range(2, 17)
 
 
 def check_activation_bits(bits: int, name: str = "activation") -> None:
@@ -58,6 +59,7 @@ class ActivationSettings:
         bias_correction: let biases make up for the mean error of each channel.
         power_of_two: choose scales, those of weights too, whose ratios are powers of two, so that
             every multiplier is one.
+        multiplier_bits: 2 to 16, of the unsigned multipliers.
 
     Raises:
         SettingError: a value that does not exist.
@@ -71,6 +73,7 @@ class ActivationSettings:
     tie_rule: TieRule = "half_up"
     bias_correction: bool = True
     power_of_two: bool = False
+    multiplier_bits: int = 16
 
     def __post_init__(self) -> None:
         for value, choices in ((self.observer, OBSERVERS), (self.tie_rule, TIE_RULES)):
@@ -90,6 +93,12 @@ class ActivationSettings:
             raise SettingError(
                 f"expected bias bits from {BIAS_BITS[0]} to {BIAS_BITS[-1]}, found "
                 f"{self.bias_bits}: 32 is usual"
+            )
+
+        if self.multiplier_bits not in MULTIPLIER_BITS:
+            raise SettingError(
+                f"expected multiplier bits from {MULTIPLIER_BITS[0]} to {MULTIPLIER_BITS[-1]}, "
+                f"found {self.multiplier_bits}: 16 is usual"
             )
 
     def output_width(self, bits: int) -> int:

@@ -164,7 +164,10 @@ class _RescalingStep(Step):
             return
         ratio = self.scales() / quantizer.scale
         if self.in_integers:
-            self.rescale = choose_rescale(ratio, power_of_two=self.settings.power_of_two)
+            settings = self.settings
+            self.rescale = choose_rescale(
+                ratio, power_of_two=settings.power_of_two, bits=settings.multiplier_bits
+            )
             ratio = self.rescale.ratio()
         self.ratio = ratio
 

@@ -17,21 +17,36 @@ from quantisp.quantization.integer.network import (
     Overflow,
     Weights,
 )
+from quantisp.quantization.integer.profile import (
+    HardwareProfile,
+    apply_profile,
+    packaged_profiles,
+    read_profile,
+)
 from quantisp.quantization.integer.specification import run_specification
-from quantisp.quantization.integer.storage import load_integer_network, save_integer_network
+from quantisp.quantization.integer.storage import (
+    DOCUMENT,
+    load_integer_network,
+    save_integer_network,
+)
 
 __all__ = [
+    "DOCUMENT",
     "OVERFLOWS",
     "Accumulator",
     "Codes",
+    "HardwareProfile",
     "IntegerExecutor",
     "IntegerNetwork",
     "LayerAccumulator",
     "NodeIntegers",
     "Overflow",
     "Weights",
+    "apply_profile",
     "integer_network",
     "load_integer_network",
+    "packaged_profiles",
+    "read_profile",
     "run_specification",
     "save_integer_network",
     "worst_accumulators",

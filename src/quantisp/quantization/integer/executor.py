@@ -24,6 +24,7 @@ from quantisp.quantization.graph.execution import Picture, apply_move, check_siz
 from quantisp.quantization.graph.nodes import Input, Multiply, Node
 from quantisp.quantization.integer import kernels
 from quantisp.quantization.integer.bounds import LayerAccumulator, seen_bits, worst_accumulators
+from quantisp.quantization.integer.fused import fused_layer
 from quantisp.quantization.integer.network import (
     Codes,
     IntegerNetwork,
@@ -49,6 +50,7 @@ class IntegerExecutor(nn.Module):
 
     Attributes:
         products: how each layer's sums are computed, by the node's name.
+        fused: the layers that the operator for bytes also rescales, by the node's name.
 
     Raises:
         ModelError: sums that 63 bits do not hold.
@@ -74,6 +76,22 @@ class IntegerExecutor(nn.Module):
         self._rescaling = {
             node.name: _Rescaling.of(network, own, self.products[node.name], self.worst[node.name])
             for node, own, _, _ in network.layers()
+        }
+        self.fused = {
+            node.name: layer
+            for node, own, weights, given in network.layers()
+            if not self._rescaling[node.name].limited
+            and (
+                layer := fused_layer(
+                    node,
+                    own,
+                    weights,
+                    given,
+                    product=self.products[node.name],
+                    worst=self.worst[node.name],
+                    tie_rule=network.tie_rule,
+                )
+            )
         }
         self._tables = {
             node.name: own.table.numpy().astype(np.int32)
@@ -163,6 +181,8 @@ class IntegerExecutor(nn.Module):
         return self.integers.integers[node.inputs[0]].codes.low
 
     def _layer(self, node: Node, own: NodeIntegers, x: Tensor) -> Tensor:
+        if node.name in self.fused:
+            return _laid_out(self.fused[node.name](x))
         # Channels come last in both, but a picture's axes are named in another order.
         swap = channel_axis(node) == -3
         parts = [_last(part, swap).contiguous() for part in self.products[node.name].run(x)]
@@ -203,6 +223,11 @@ class _Rescaling:
 
     arguments: tuple[Any, ...]
     limits: tuple[int, int, int]
+
+    @property
+    def limited(self) -> bool:
+        """Whether a sum may not fit the accumulator."""
+        return self.limits != (-NO_LIMIT, NO_LIMIT, 0)
 
     @classmethod
     def of(

@@ -9,7 +9,7 @@ executor looks at it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal, get_args
 
 from jaxtyping import Int
@@ -161,12 +161,14 @@ class IntegerNetwork:
         integers: of each node, by its name.
         tie_rule: what becomes of a result in the middle between two integers.
         accumulator: None is as wide as it has to be.
+        origin: what it was made from, in words, for people.
     """
 
     graph: Graph
     integers: Mapping[str, NodeIntegers]
     tie_rule: TieRule
     accumulator: Accumulator | None = None
+    origin: Mapping[str, str] = field(default_factory=dict[str, str])
 
     def __iter__(self) -> Iterator[tuple[Node, NodeIntegers]]:
         """Each node with its integers, after its inputs."""

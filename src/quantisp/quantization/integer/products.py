@@ -21,7 +21,7 @@ from functools import cache
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, Integer, UInt8
 from torch import Tensor
 
 from quantisp.errors import ModelError
@@ -31,7 +31,7 @@ from quantisp.quantization.integer import kernels
 from quantisp.quantization.integer.bounds import channel_bounds
 from quantisp.quantization.integer.network import Codes, Weights
 
-__all__ = ["Kind", "LayerProduct", "choose_product", "int8_is_exact"]
+__all__ = ["Kind", "LayerProduct", "as_bytes", "choose_product", "convolution", "int8_is_exact"]
 
 Kind = Literal["int8", "float32", "float64"]
 # What a part takes, in units of a float32 convolution.
@@ -179,7 +179,7 @@ def _int8(node: Node, weights: Weights, given: Codes) -> LayerProduct | None:
                 return None
             parts += [(index, limb.shift + shift, piece) for piece in found]
     convolutions = [
-        (index, _convolution(operation, piece, zero=128 if limbs[index].low < 0 else 0))
+        (index, convolution(operation, piece, zero=128 if limbs[index].low < 0 else 0))
         for index, _, piece in parts
     ]
     flat = isinstance(operation, Linear)
@@ -235,15 +235,18 @@ def _narrowed(node: Node, codes: Tensor, limb: Limb) -> list[Tensor] | None:
     return None
 
 
-def _bytes(x: Tensor, limbs: list[Limb]) -> list[UInt8[Tensor, "n c h w"]]:
+def as_bytes(x: Integer[Tensor, "n c h w"], *, signed: bool) -> UInt8[Tensor, "n c h w"]:
+    """Codes of eight bits as unsigned bytes, of which 128 stands for 0 if they are signed."""
+    if not signed:
+        return _channels_last(x.to(torch.uint8))
+    # The highest bit turned round adds 128.
+    return _channels_last(x.to(torch.int8)).view(torch.uint8) ^ 128
+
+
+def _bytes(x: Tensor, limbs: list[Limb]) -> list[Tensor]:
     """Each limb of an input as unsigned bytes, in the layout that convolutions want."""
     if len(limbs) == 1:
-        if x.dtype == torch.uint8:
-            return [_channels_last(x)]
-        if limbs[0].low >= 0:
-            return [_channels_last(x.to(torch.uint8))]
-        # The highest bit turned round adds 128.
-        return [_channels_last(x.to(torch.int8)).view(torch.uint8) ^ 128]
+        return [as_bytes(x, signed=limbs[0].low < 0)]
     rows = _channels_last(x).permute(0, 2, 3, 1)
     below, above = (torch.empty(rows.shape, dtype=torch.uint8) for _ in limbs)
     flat, first, second = (t.reshape(-1).numpy() for t in (rows, below, above))
@@ -258,12 +261,29 @@ def _channels_last(x: Tensor) -> Tensor:
     return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
 
 
-def _convolution(operation: Any, codes: Tensor, *, zero: int) -> Callable[[Tensor], Tensor]:
-    """From unsigned bytes, of which ``zero`` stands for 0, to sums in float32."""
+def convolution(
+    operation: Any,
+    codes: Int[Tensor, "*shape"],
+    *,
+    zero: int,
+    scale: Float[Tensor, " channels"] | None = None,
+    bias: Float[Tensor, " channels"] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Callable[[Tensor], Tensor]:
+    """From unsigned bytes to sums of products, by the operator for bytes.
+
+    Args:
+        operation: a ``Conv`` or ``Linear``.
+        codes: weights that int8 holds.
+        zero: which byte stands for 0.
+        scale: what sums are multiplied by, for each output channel; None is 1.
+        bias: what is added then, in float32; None is nothing.
+        dtype: of the result; uint8 and int8 are rounded to the nearest, half to even, and saturate.
+    """
     linear = isinstance(operation, Linear)
     weight = (codes[:, :, None, None] if linear else codes).to(torch.int8)
     channels = weight.shape[0]
-    scale, zeros = torch.ones(channels), torch.zeros(channels, dtype=torch.int64)
+    scale, zeros = torch.ones(channels) if scale is None else scale, torch.zeros(channels).long()
     stride, padding, dilation, groups = (
         ([1, 1], [0, 0], [1, 1], 1)
         if linear
@@ -278,29 +298,11 @@ def _convolution(operation: Any, codes: Tensor, *, zero: int) -> Callable[[Tenso
     packed = onednn.qconv_prepack(
         weight.contiguous(), scale, 1.0, zero, stride, padding, dilation, groups, None
     )
-
-    def run(x: Tensor) -> Tensor:
-        return onednn.qconv2d_pointwise(
-            x,
-            1.0,
-            zero,
-            packed,
-            scale,
-            zeros,
-            None,
-            stride,
-            padding,
-            dilation,
-            groups,
-            1.0,
-            0,
-            torch.float32,
-            "none",
-            [],
-            "",
-        )
-
-    return run
+    shape = (stride, padding, dilation, groups)
+    rest = (1.0, 0, dtype, "none", [], "")
+    return lambda x: onednn.qconv2d_pointwise(
+        x, 1.0, zero, packed, scale, zeros, bias, *shape, *rest
+    )
 
 
 @cache
@@ -321,7 +323,7 @@ def int8_is_exact() -> bool:
             for zero in (0, 128):
                 wanted = apply_weight(operation, x.double() - zero, weight.double(), None)
                 try:
-                    found = _convolution(operation, weight, zero=zero)(_channels_last(x))
+                    found = convolution(operation, weight, zero=zero)(_channels_last(x))
                 except (AttributeError, RuntimeError, NotImplementedError):
                     return False
                 # What float32 holds is not exact beyond 2^24, but no farther off than its steps.

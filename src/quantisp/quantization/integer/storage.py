@@ -84,6 +84,7 @@ def save_integer_network(folder: Path, network: IntegerNetwork) -> None:
         "accumulator": accumulator and {"bits": accumulator.bits, "overflow": accumulator.overflow},
         "size": network.graph.size and list(network.graph.size),
         "output": network.graph.output,
+        "origin": dict(network.origin),
         "tensors": {"file": name, "sha256": digest},
         "nodes": nodes,
     }
@@ -219,6 +220,8 @@ def _network(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Integ
         integers[node.name] = own
     if content["output"] not in integers:
         raise ModelError(f"expected a node as the output, found {content['output']!r}")
+    if not isinstance(content["origin"], dict):
+        raise ModelError(f"expected texts as the origin, found {content['origin']!r}")
     used = {name.rpartition("/")[0] for name in tensors}
     if used - integers.keys():
         raise ModelError(f"there is no node of the tensors of {min(used - integers.keys())!r}")
@@ -230,6 +233,7 @@ def _network(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Integ
         ),
         integers=integers,
         tie_rule=tie_rule,
+        origin={_text(k): _text(v) for k, v in content["origin"].items()},
         accumulator=None
         if accumulator is None
         else Accumulator(bits=_natural(accumulator["bits"]), overflow=accumulator["overflow"]),
