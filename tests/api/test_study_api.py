@@ -259,8 +259,10 @@ def kill_in_time():
 
 class Torn(store.io.FileIO):
     def write(self, content):
-        done = super().write(bytes(content)[: (len(content) + 1) // 2])
-        kill_in_time()
+        half = bytes(content)[: (len(content) + 1) // 2]
+        done = super().write(half)
+        if not half.endswith(b"\\n"):
+            kill_in_time()
         return done
 
 if where == "in a line":

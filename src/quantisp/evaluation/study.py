@@ -341,19 +341,21 @@ class _Run:
         if self.weights is not None and self.weights.plan == plan:
             return self.weights
         calibrated = looks_at_inputs(plan)
+        before = self.done_px
         self.weights = quantize(
             self.request.model,
             plan,
             self.request.calibration if calibrated else None,
-            on_layer=partial(self._rounding, shown) if calibrated and shown else None,
+            on_layer=partial(self._rounding, shown, before) if calibrated and shown else None,
         )
         for line in self.weights.decisions:
             log.info("%s: %s", shown, line)
         return self.weights
 
-    def _rounding(self, label: str, count: int, total: int) -> None:
-        self.done_px += ROUNDING_PX * count // total - ROUNDING_PX * (count - 1) // total
-        self._show(f"{label}, rounding layer {count} of {total}")
+    def _rounding(self, label: str, before: int, count: int, total: int) -> None:
+        # Methods of several steps count in other units in each, and do not always do all of them.
+        self.done_px = max(self.done_px, before + ROUNDING_PX * count // total)
+        self._show(f"{label}, rounding: {100 * count // total}%")
 
     def _show(self, doing: str) -> None:
         if self.on_progress is not None:
