@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor
 
@@ -21,9 +21,9 @@ from quantisp.quantization.activations.steps import (
 )
 from quantisp.quantization.activations.tensors import TensorQuantizer
 from quantisp.quantization.affine import QuantizedWeight
-from quantisp.quantization.graph.nodes import Add, Input, Multiply, Requantize, Table
+from quantisp.quantization.graph.nodes import Add, Input, Multiply, Node, Requantize, Table
 
-__all__ = ["assemble"]
+__all__ = ["assemble", "step_without_layer"]
 
 _STEPS: dict[type, type[Step]] = {
     Add: AddStep,
@@ -32,6 +32,13 @@ _STEPS: dict[type, type[Step]] = {
     Requantize: RequantizeStep,
     Table: TableStep,
 }
+
+
+def step_without_layer(
+    node: Node, inputs: Sequence[TensorQuantizer | None], settings: ActivationSettings
+) -> Step:
+    """What computes a node that has no weight, from tensors of these quantizers."""
+    return _STEPS.get(type(node.operation), MoveStep)(node, inputs, settings)
 
 
 def assemble(
@@ -58,7 +65,7 @@ def assemble(
     for node in placement.graph.nodes:
         inputs = [quantizers[placement.group_of[name]] for name in node.inputs]
         if node.layer is None:
-            step = _STEPS.get(type(node.operation), MoveStep)(node, inputs, settings)
+            step = step_without_layer(node, inputs, settings)
         else:
             weight, bias = weights[node.layer], biases.get(node.name)
             step = WeightStep(node, inputs, settings, weight=weight, bias=bias)

@@ -13,32 +13,16 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.errors import RunError, SettingError
+from quantisp.quantization.activations.assembling import step_without_layer
 from quantisp.quantization.activations.observers import observe
 from quantisp.quantization.activations.placement import Group, Placement, place_quantizers
 from quantisp.quantization.activations.power_of_two import tensor_units
 from quantisp.quantization.activations.simulation import SimulatedNetwork
-from quantisp.quantization.activations.steps import (
-    AddStep,
-    InputStep,
-    MoveStep,
-    MultiplyStep,
-    RequantizeStep,
-    Step,
-    TableStep,
-    WeightStep,
-)
+from quantisp.quantization.activations.steps import Step, WeightStep
 from quantisp.quantization.activations.tensors import TensorQuantizer
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.graph.execution import Picture, apply_weight, check_size, compute
-from quantisp.quantization.graph.nodes import (
-    Add,
-    Graph,
-    Input,
-    Multiply,
-    Node,
-    Requantize,
-    Table,
-)
+from quantisp.quantization.graph.nodes import Graph, Node
 from quantisp.quantization.plan import Plan
 
 __all__ = ["simulate_activations"]
@@ -139,14 +123,7 @@ class _Calibration:
                 weight=weight,
                 bias=None if bias is None else bias.detach().cpu(),
             )
-        made: dict[type, type[Step]] = {
-            Add: AddStep,
-            Input: InputStep,
-            Multiply: MultiplyStep,
-            Requantize: RequantizeStep,
-            Table: TableStep,
-        }
-        return made.get(type(node.operation), MoveStep)(node, quantizers, settings)
+        return step_without_layer(node, quantizers, settings)
 
     def _inputs(self, values: Mapping[str, list[Tensor]], node: Node) -> list[list[Tensor]]:
         """What comes into a node, for each calibration input."""

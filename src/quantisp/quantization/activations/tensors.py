@@ -10,7 +10,14 @@ from torch import Tensor
 
 from quantisp.quantization.activations.settings import TieRule
 
-__all__ = ["TensorQuantizer", "round_in_place", "round_input"]
+__all__ = ["TensorQuantizer", "code_range", "round_in_place", "round_input"]
+
+
+def code_range(bits: int, *, signed: bool) -> tuple[int, int]:
+    """The least and the greatest code of a stored tensor."""
+    if signed:
+        return -(1 << (bits - 1)), (1 << (bits - 1)) - 1
+    return 0, (1 << bits) - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,12 +41,12 @@ class TensorQuantizer:
     @property
     def qmin(self) -> int:
         """The least code."""
-        return -(1 << (self.bits - 1)) if self.signed else 0
+        return code_range(self.bits, signed=self.signed)[0]
 
     @property
     def qmax(self) -> int:
         """The greatest code."""
-        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+        return code_range(self.bits, signed=self.signed)[1]
 
     def encode(self, x: Float[Tensor, "*shape"], tie_rule: TieRule) -> Float[Tensor, "*shape"]:
         """The codes, as floats."""

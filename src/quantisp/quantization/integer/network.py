@@ -18,6 +18,7 @@ from torch import Tensor
 from quantisp.errors import SettingError
 from quantisp.quantization.activations.rescaling import Rescale
 from quantisp.quantization.activations.settings import TieRule
+from quantisp.quantization.activations.tensors import code_range
 from quantisp.quantization.graph.nodes import Graph, Linear, Node
 
 __all__ = [
@@ -58,12 +59,12 @@ class Codes:
     @property
     def qmin(self) -> int:
         """The least code of so many bits."""
-        return -(1 << (self.bits - 1)) if self.signed else 0
+        return code_range(self.bits, signed=self.signed)[0]
 
     @property
     def qmax(self) -> int:
         """The greatest code of so many bits."""
-        return (1 << (self.bits - 1)) - 1 if self.signed else (1 << self.bits) - 1
+        return code_range(self.bits, signed=self.signed)[1]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
