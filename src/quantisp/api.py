@@ -235,6 +235,7 @@ def study(
     skip_layers: Sequence[str] = (),
     observer: str = "mse",
     input_bits: int | None = None,
+    sum_bits: int | None = None,
     within_db: float = 0.05,
     out: str | Path | None = None,
     device: str = "auto",
@@ -267,6 +268,7 @@ def study(
         observer: how ranges of activations are found: ``mse``, ``minmax`` or ``percentile``.
         input_bits: 4 to 16, of every network's input, the float one's too; None is 10 where
             activations have bits, and an input as it is where they have none.
+        sum_bits: 4 to 16, of activations that are added to others; None is as wide as they are.
         within_db: the drop that the recommendation allows.
         out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
             study goes on; None keeps nothing.
@@ -299,6 +301,7 @@ def study(
             skip_layers=skip_layers,
             observer=observer,
             input_bits=input_bits,
+            sum_bits=sum_bits,
             within_db=within_db,
             out=Path(scratch) / "study" if out is None else Path(out),
             device=device,
@@ -328,6 +331,7 @@ def study_with_crops(
     skip_layers: Sequence[str] = (),
     observer: str = "mse",
     input_bits: int | None = None,
+    sum_bits: int | None = None,
     within_db: float = 0.05,
     crops: Sequence[str] = (),
     device: str = "auto",
@@ -358,7 +362,13 @@ def study_with_crops(
     activations = ActivationSettings(
         observer=cast("Observer", observer),
         input_bits=DEFAULT_INPUT_BITS if input_bits is None else input_bits,
+        sum_bits=sum_bits,
     )
+    if sum_bits is not None and all(bits is None for bits in activation_bits):
+        raise SettingError(
+            "expected activation bits beside a width of sums, found only float: give "
+            "--activation-bits, or leave out --sum-bits"
+        )
     if profile is not None:
         check_profile(profile, [granularity for _, granularity in ways], plans)
         activations = profile.applied(activations)

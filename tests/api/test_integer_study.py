@@ -93,7 +93,8 @@ def test_bad_settings(data: Path, tmp_path: Path, options: dict, message: str) -
 
 def test_quantize_writes_a_folder_that_info_shows(tmp_path: Path, capsys) -> None:
     out = tmp_path / "net"
-    command = "quantize --weight-bits 6 --method rtn --activation-bits 8 --profile npu-multiplier"
+    command = "quantize --weight-bits 6 --method rtn --activation-bits 8 --sum-bits 12"
+    command += " --profile npu-multiplier"
     app([*command.split(), "--out", str(out), "--json"], standalone_mode=False)
     written = json.loads(capsys.readouterr().out)
     assert written["file"] == str(out)
@@ -117,6 +118,7 @@ def test_quantize_writes_a_folder_that_info_shows(tmp_path: Path, capsys) -> Non
     ("options", "message"),
     [
         ("--activation-bits 8 --overflow wrap --out net", "a width beside --overflow"),
+        ("--sum-bits 12 --out n.safetensors", "--activation-bits beside --sum-bits"),
         ("--profile npu-multiplier --out net", "activation bits beside --profile"),
         ("--activation-bits 8 --accumulator-bits 24 --out n.safetensors", "without an ending"),
         ("--activation-bits 8 --profile nobody --out net", "isp-shift, npu-multiplier, found"),

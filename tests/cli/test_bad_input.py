@@ -102,6 +102,7 @@ def test_activation_widths(quantisp: Run, tmp_path: Path, widths: str):
     [
         (["--observer", "max"], "expected one of mse, minmax, percentile, found 'max'"),
         (["--input-bits", "3"], "expected input bits from 4 to 16, found 3"),
+        (["--sum-bits", "17"], "expected sum bits from 4 to 16, found 17"),
     ],
 )
 @pytest.mark.usefixtures("without_shape_checks")
@@ -109,6 +110,12 @@ def test_activation_settings(quantisp: Run, tmp_path: Path, options: list[str], 
     out = tmp_path / "out"
     outcome = quantisp("study", "--activation-bits", "8", *options, "--out", out)
     check(outcome, message, out)
+
+
+def test_a_width_of_sums_beside_float(quantisp: Run, tmp_path: Path):
+    out = tmp_path / "out"
+    outcome = quantisp("study", "--sum-bits", "12", "--out", out)
+    check(outcome, "expected activation bits beside a width of sums", out)
 
 
 def test_a_granularity_that_nothing_would_use(quantisp: Run, tmp_path: Path):

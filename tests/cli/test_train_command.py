@@ -50,6 +50,7 @@ def photos(tmp_path: Path) -> Path:
         (["--last-phase", "2"], "a share from 0 to 1"),
         (["--qat", "float"], "give --init beside --qat float"),
         (["--qat", "float", "--weight-bits", "4"], "no widths beside --qat float"),
+        (["--sum-bits", "12"], "expected --weight-bits or --plan beside --sum-bits"),
         (["--activation-bits", "8"], "expected --weight-bits or --plan beside --activation-bits"),
     ],
 )

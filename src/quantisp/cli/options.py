@@ -109,6 +109,15 @@ ActivationBitsOption = Annotated[
         "--activation-bits", help="The width of feature maps, 4 to 16.", show_default="float"
     ),
 ]
+SumBitsOption = Annotated[
+    int | None,
+    typer.Option(
+        "--sum-bits",
+        help="The width of feature maps that are added to others, up to 16; layers and products "
+        "read them at that of --activation-bits.",
+        show_default="that of --activation-bits",
+    ),
+]
 AccumulatorOption = Annotated[
     int | None,
     typer.Option(

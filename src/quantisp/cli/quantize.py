@@ -22,6 +22,7 @@ from quantisp.cli.options import (
     OverflowOption,
     PlanOption,
     ProfileOption,
+    SumBitsOption,
     WeightsOption,
     find_accumulator,
     find_profile,
@@ -61,6 +62,7 @@ def quantize_command(
     ] = None,
     plan: PlanOption = None,
     activation_bits: ActivationBitsOption = None,
+    sum_bits: SumBitsOption = None,
     accumulator_bits: AccumulatorOption = None,
     overflow: OverflowOption = None,
     profile: ProfileOption = None,
@@ -77,7 +79,7 @@ def quantize_command(
     """
     from quantisp.api_quantize import quantize_to_file
 
-    chosen = chosen_plan(weight_bits, method, granularity, plan, activation_bits)
+    chosen = chosen_plan(weight_bits, method, granularity, plan, activation_bits, sum_bits)
     accumulator, hardware = find_accumulator(accumulator_bits, overflow), find_profile(profile)
     if hardware is not None:
         chosen = _on_hardware(chosen, hardware)
@@ -128,13 +130,14 @@ def chosen_plan(
     granularity: str | None,
     plan: Path | None,
     activation_bits: int | None,
+    sum_bits: int | None,
 ) -> Plan:
     """What the options say: a plan's file, or one width for every layer.
 
     The rounding is the best there is unless another is named.
 
     Raises:
-        SettingError: neither, both, or no such width, method or granularity.
+        SettingError: neither, both, a width of sums alone, or no such width, method or granularity.
         PlanError: the file is no plan.
     """
     from quantisp.quantization import Plan
@@ -142,15 +145,21 @@ def chosen_plan(
     if plan is None and weight_bits is None:
         raise SettingError("expected a width or a plan, found none: give --weight-bits or --plan")
     if plan is None:
+        if sum_bits is not None and activation_bits is None:
+            raise SettingError(
+                "expected --activation-bits beside --sum-bits, found none: give both, or neither"
+            )
         return Plan.uniform(
             weight_bits=weight_bits,
             activation_bits=activation_bits,
+            sum_bits=sum_bits,
             method=method or METHOD,
             granularity=granularity or GRANULARITY,  # pyright: ignore[reportArgumentType]
         )
     options = {
         "--weight-bits": weight_bits,
         "--activation-bits": activation_bits,
+        "--sum-bits": sum_bits,
         "--method": method,
         "--granularity": granularity,
     }

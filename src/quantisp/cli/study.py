@@ -26,6 +26,7 @@ from quantisp.cli.options import (
     ModelOption,
     OverflowOption,
     ProfileOption,
+    SumBitsOption,
     TargetsOption,
     WeightsOption,
     find_accumulator,
@@ -111,6 +112,7 @@ def study_command(
             show_default="10 if feature maps have bits, else not rounded",
         ),
     ] = None,
+    sum_bits: SumBitsOption = None,
     within: Annotated[
         float, typer.Option(help="Drop in dB that the recommendation allows.")
     ] = 0.05,
@@ -180,6 +182,7 @@ def study_command(
             skip_layers=parse_list(skip_layers),
             observer=observer,
             input_bits=input_bits,
+            sum_bits=sum_bits,
             within_db=within,
             crops=crop or (),
             out=out,

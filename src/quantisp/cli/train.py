@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantisp.cli.options import ActivationBitsOption, DeviceOption, PlanOption
+from quantisp.cli.options import ActivationBitsOption, DeviceOption, PlanOption, SumBitsOption
 from quantisp.cli.progress import ProgressDisplay
 from quantisp.cli.quantize import GRANULARITY, METHOD, chosen_plan
 from quantisp.errors import SettingError
@@ -110,6 +110,7 @@ def train_command(
     ] = None,
     plan: PlanOption = None,
     activation_bits: ActivationBitsOption = None,
+    sum_bits: SumBitsOption = None,
     qat: Annotated[
         str | None,
         typer.Option(
@@ -167,7 +168,9 @@ def train_command(
 
     if steps is None and time_limit is None:
         time_limit = DEFAULT_MINUTES
-    fine_tuning = _fine_tuning(weight_bits, method, granularity, plan, activation_bits, qat)
+    fine_tuning = _fine_tuning(
+        weight_bits, method, granularity, plan, activation_bits, sum_bits, qat
+    )
     tuned = fine_tuning is not None or qat == FLOAT
     if qat == FLOAT and init is None and ":" not in preset:
         raise SettingError(
@@ -235,6 +238,7 @@ def _fine_tuning(
     granularity: str | None,
     plan: Path | None,
     activation_bits: int | None,
+    sum_bits: int | None,
     qat: str | None,
 ) -> FineTuning | None:
     if qat == FLOAT:
@@ -249,6 +253,7 @@ def _fine_tuning(
             "--method": method,
             "--granularity": granularity,
             "--activation-bits": activation_bits,
+            "--sum-bits": sum_bits,
             "--qat": None if qat == FLOAT else qat,
         }
         for option, value in options.items():
@@ -260,7 +265,7 @@ def _fine_tuning(
         return None
     from quantisp.api_fine_tuning import FineTuning
 
-    chosen = chosen_plan(weight_bits, method, granularity, plan, activation_bits)
+    chosen = chosen_plan(weight_bits, method, granularity, plan, activation_bits, sum_bits)
     return FineTuning(plan=chosen, form="lsq" if qat is None else qat)
 
 

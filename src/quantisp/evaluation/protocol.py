@@ -60,6 +60,10 @@ def describe_measurement(
             f"float32, or {run}: one scale a tensor, zero point 0, unsigned where never negative; "
             f"{multipliers} and a shift, {settings.tie_rule.replace('_', ' ')}"
         )
+        if settings.sum_bits is not None:
+            found["activations"] = (
+                f"{found['activations']}; what is added to others at least {settings.sum_bits} bits"
+            )
         if execution is not None:
             found["activations"] = f"{found['activations']}; {execution.describe()}"
     return found

@@ -107,10 +107,11 @@ class Plan:
         granularity: Granularity = "tensor",
         observer: Observer = "mse",
         input_bits: int = 10,
+        sum_bits: int | None = None,
     ) -> Plan:
         """The same for every layer.
 
-        The arguments are those of :class:`LayerPlan`, but for the last two, which are those of
+        The arguments are those of :class:`LayerPlan`, but for the last three, which are those of
         ``ActivationSettings``.
         """
         default = LayerPlan(
@@ -119,7 +120,7 @@ class Plan:
             method=method,
             granularity=granularity,
         )
-        settings = ActivationSettings(observer=observer, input_bits=input_bits)
+        settings = ActivationSettings(observer=observer, input_bits=input_bits, sum_bits=sum_bits)
         return cls(default=default, activations=settings)
 
     def with_layer(self, name: str, layer_plan: LayerPlan) -> Plan:
@@ -250,6 +251,7 @@ _ACTIVATION_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "percentile": ("a number", (int, float)),
     "input_bits": ("a whole number", (int,)),
     "output_bits": ("a whole number or null", (int, type(None))),
+    "sum_bits": ("a whole number or null", (int, type(None))),
     "bias_bits": ("a whole number", (int,)),
     "tie_rule": ("a text", (str,)),
     "bias_correction": ("true or false", (bool,)),

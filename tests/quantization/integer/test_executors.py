@@ -55,20 +55,27 @@ def test_a_kernel_may_be_forced_and_the_cheapest_is_chosen_otherwise():
 
 @pytest.mark.reference
 @pytest.mark.parametrize(
-    ("weight_bits", "activation_bits", "tie_rule", "power_of_two"),
+    ("weight_bits", "activation_bits", "tie_rule", "power_of_two", "sum_bits"),
     [
-        (5, 4, "half_up", False),
-        (8, 8, "half_even", True),
-        (10, 12, "half_up", True),
-        (16, 16, "half_even", False),
+        (5, 4, "half_up", False, None),
+        (8, 8, "half_even", True, None),
+        (8, 8, "half_up", False, 16),
+        (8, 8, "half_even", True, 12),
+        (10, 12, "half_up", True, None),
+        (16, 16, "half_even", False, None),
     ],
 )
 @pytest.mark.parametrize("name", list(NETWORKS))
 def test_both_executors_and_the_simulation_agree_on_every_tensor(
-    name, weight_bits, activation_bits, tie_rule, power_of_two
+    name, weight_bits, activation_bits, tie_rule, power_of_two, sum_bits
 ):
     found = quantized(
-        name, weight_bits, activation_bits, tie_rule=tie_rule, power_of_two=power_of_two
+        name,
+        weight_bits,
+        activation_bits,
+        tie_rule=tie_rule,
+        power_of_two=power_of_two,
+        sum_bits=sum_bits,
     )
     network = integer_network(found)
     assert network.power_of_two == power_of_two

@@ -1,4 +1,10 @@
-"""Which tensors share a quantizer, which are provably never negative, and how wide each is."""
+"""Which tensors share a quantizer, which are provably never negative, and how wide each is.
+
+Where the plan gives sums a width of their own (``sum_bits``), every tensor that is added to another
+has it: the trunk of a residual network, what layers add to it, and what makes up the output. All
+other readers (layers, products, tables) get it rounded to the width of the activations, so that
+multipliers stay as narrow as they were.
+"""
 
 from __future__ import annotations
 
@@ -74,19 +80,22 @@ def place_quantizers(graph: Graph, plan: Plan) -> Placement:
                 f"{entry.activation_bits} activation bits: plan it without"
             )
     graph = _with_own_output(_with_own_concat(graph))
+    placed = _placed(graph, plan)
+    sum_bits = plan.activations.sum_bits
+    return placed if sum_bits is None else _with_wide_sums(placed, plan, sum_bits)
+
+
+def _placed(graph: Graph, plan: Plan) -> Placement:
     group_of = _groups(graph)
     intervals = value_intervals(graph)
     members: dict[str, list[Node]] = {}
     for node in graph.nodes:
         members.setdefault(group_of[node.name], []).append(node)
-    return Placement(
-        graph=graph,
-        group_of=group_of,
-        groups={
-            name: _group(nodes, plan, intervals, is_output=name == group_of[graph.output])
-            for name, nodes in members.items()
-        },
-    )
+    groups = {
+        name: _group(nodes, plan, intervals, is_output=name == group_of[graph.output])
+        for name, nodes in members.items()
+    }
+    return Placement(graph=graph, group_of=group_of, groups=groups)
 
 
 def value_intervals(graph: Graph) -> Mapping[str, Interval]:
@@ -165,6 +174,45 @@ def _with_own_output(graph: Graph) -> Graph:
         return graph
     node = _requantize("output", graph.output, "the output")
     return replace(graph, nodes=(*graph.nodes, node), output=node.name)
+
+
+def _with_wide_sums(placed: Placement, plan: Plan, sum_bits: int) -> Placement:
+    """What is added to something gets its own width, apart from what reads it for anything else."""
+    graph, group_of = placed.graph, placed.group_of
+    added = {
+        group_of[name]
+        for node in graph.nodes
+        if isinstance(node.operation, Add)
+        for name in node.inputs
+    }
+    wide = {
+        name
+        for name in added
+        if not placed.groups[name].unit and (placed.groups[name].bits or sum_bits) < sum_bits
+    }
+    users, by_name = graph.users(), graph.by_name()
+    nodes: list[Node] = []
+    narrow: dict[str, str] = {}
+    for node in graph.nodes:
+        if _multiplies(node):
+            node = replace(node, inputs=tuple(narrow.get(name, name) for name in node.inputs))
+        nodes.append(node)
+        readers = [by_name[name] for name in users[node.name]]
+        if group_of[node.name] in wide and any(_multiplies(reader) for reader in readers):
+            narrow[node.name] = f"{node.name}_narrow"
+            nodes.append(_requantize(narrow[node.name], node.name, node.where))
+    found = _placed(replace(graph, nodes=tuple(nodes)), plan)
+    groups = dict(found.groups)
+    for name, new in narrow.items():
+        groups[new] = replace(groups[new], bits=groups[group_of[name]].bits)
+    for name in wide:
+        groups[name] = replace(groups[name], bits=sum_bits)
+    return replace(found, groups=groups)
+
+
+def _multiplies(node: Node) -> bool:
+    """Whether a wide input would make it dearer: layers, products and tables."""
+    return not node.moves and not isinstance(node.operation, Add | Requantize)
 
 
 def _requantize(name: str, of: str, where: str) -> Node:

@@ -54,6 +54,9 @@ class ActivationSettings:
         input_bits: 4 to 16, of the input, which is [0, 1] in 2^bits - 1 steps.
         output_bits: 4 to 16, of the output, likewise; None is the width of the activations, but at
             least 8.
+        sum_bits: 4 to 16, of every tensor that is added to another one, and at least the width of
+            the activations; what reads such a tensor for anything else gets it at that width. None
+            is the width of the activations.
         bias_bits: 8 to 48, of the biases.
         tie_rule: what becomes of a result in the middle between two integers.
         bias_correction: let biases make up for the mean error of each channel.
@@ -69,6 +72,7 @@ class ActivationSettings:
     percentile: float = 99.99
     input_bits: int = 10
     output_bits: int | None = None
+    sum_bits: int | None = None
     bias_bits: int = 32
     tie_rule: TieRule = "half_up"
     bias_correction: bool = True
@@ -89,6 +93,8 @@ class ActivationSettings:
         check_activation_bits(self.input_bits, "input")
         if self.output_bits is not None:
             check_activation_bits(self.output_bits, "output")
+        if self.sum_bits is not None:
+            check_activation_bits(self.sum_bits, "sum")
         if self.bias_bits not in BIAS_BITS:
             raise SettingError(
                 f"expected bias bits from {BIAS_BITS[0]} to {BIAS_BITS[-1]}, found "
