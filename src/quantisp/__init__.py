@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from quantisp.api import evaluate, load_model, study
+    from quantisp.api_export import export
     from quantisp.cfa import CFAPattern, mosaic
     from quantisp.quantization import Plan, QuantizedModel, quantize
     from quantisp.quantization.integer import IntegerExecutor, IntegerNetwork, integer_network
@@ -21,6 +22,7 @@ __all__ = [
     "StudyResult",
     "__version__",
     "evaluate",
+    "export",
     "integer_network",
     "load_model",
     "mosaic",
@@ -39,6 +41,7 @@ _HOMES = {
     "QuantizedModel": "quantization",
     "StudyResult": "records",
     "evaluate": "api",
+    "export": "api_export",
     "integer_network": "quantization.integer",
     "load_model": "api",
     "mosaic": "cfa",

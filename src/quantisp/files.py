@@ -6,11 +6,16 @@ import contextlib
 import errno
 import os
 import secrets
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
 from quantisp.errors import OutputError
 
-__all__ = ["cannot_write", "make_folder", "write_atomically"]
+__all__ = ["cannot_write", "check_replaceable", "make_folder", "write_atomically", "write_folder"]
+
+Result = TypeVar("Result")
 
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
@@ -35,6 +40,59 @@ def write_atomically(path: Path, content: bytes) -> None:
         # Where the folder itself is the trouble, so is this; the first error is the one to tell.
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def check_replaceable(folder: Path, marker: str) -> None:
+    """Refuse a folder that is not ours to replace.
+
+    Args:
+        folder: one that is not there, is empty, or holds a file called ``marker`` is ours.
+        marker: the file that every folder of a kind has.
+
+    Raises:
+        OutputError: anything else is there, or a file is in the way.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    foreign = folder.is_dir() and any(folder.iterdir()) and not (folder / marker).is_file()
+    if foreign or not nearest.is_dir():
+        raise OutputError(
+            f"expected a new folder, or one with a {marker} to replace, as --out, found {folder}: "
+            "choose another name"
+        )
+
+
+def write_folder(folder: Path, marker: str, fill: Callable[[Path], Result]) -> Result:
+    """Write a folder whole, or not at all: ``fill`` writes beside it, and it is moved when done.
+
+    Args:
+        folder: made; an earlier one of the kind is replaced.
+        marker: the file that every folder of the kind has; ``fill`` writes it.
+        fill: writes into the folder that it is given; what it raises leaves things as they were.
+
+    Raises:
+        OutputError: the place is taken by something else, full, or closed to us.
+    """
+    check_replaceable(folder, marker)
+    folder = folder.resolve()
+    make_folder(folder.parent)
+    partial, old = (
+        folder.with_name(f".quantisp-{secrets.token_hex(8)}.{kind}") for kind in ("partial", "old")
+    )
+    try:
+        partial.mkdir()
+        result = fill(partial)
+        if folder.is_dir():
+            folder.rename(old)
+        partial.rename(folder)
+    except OSError as error:
+        if old.is_dir() and not folder.exists():
+            old.rename(folder)
+        raise cannot_write(folder, error) from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+        if folder.exists():
+            shutil.rmtree(old, ignore_errors=True)
+    return result
 
 
 def make_folder(path: Path) -> None:

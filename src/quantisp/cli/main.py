@@ -9,6 +9,7 @@ import typer
 
 from quantisp.cli.demosaic import demosaic_command
 from quantisp.cli.evaluate import evaluate_command
+from quantisp.cli.export import export_command
 from quantisp.cli.fit import fit_command
 from quantisp.cli.info import info_command
 from quantisp.cli.quantize import quantize_command
@@ -40,6 +41,7 @@ app.command("study")(study_command)
 app.command("evaluate")(evaluate_command)
 app.command("demosaic")(demosaic_command)
 app.command("quantize")(quantize_command)
+app.command("export")(export_command)
 app.command("train")(train_command)
 app.command("simulate")(simulate_command)
 app.command("fit")(fit_command)

@@ -23,7 +23,7 @@ from quantisp.quantization.integer.profile import (
     packaged_profiles,
     read_profile,
 )
-from quantisp.quantization.integer.specification import run_specification
+from quantisp.quantization.integer.specification import Array, node_rule, run_specification
 from quantisp.quantization.integer.storage import (
     DOCUMENT,
     load_integer_network,
@@ -34,6 +34,7 @@ __all__ = [
     "DOCUMENT",
     "OVERFLOWS",
     "Accumulator",
+    "Array",
     "Codes",
     "HardwareProfile",
     "IntegerExecutor",
@@ -45,6 +46,7 @@ __all__ = [
     "apply_profile",
     "integer_network",
     "load_integer_network",
+    "node_rule",
     "packaged_profiles",
     "read_profile",
     "run_specification",

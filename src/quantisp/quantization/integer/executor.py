@@ -145,6 +145,27 @@ class IntegerExecutor(nn.Module):
                 del values[name]
         return found
 
+    @torch.no_grad()
+    def run_node(
+        self, name: str, inputs: Sequence[Int[Tensor, ...]], picture: Picture
+    ) -> Int[Tensor, ...]:
+        """The codes of one node's tensor, as int32, from those of its inputs.
+
+        Args:
+            name: of any node but the input.
+            inputs: codes within the limits of the nodes that they stand for.
+            picture: height and width of the network's input, for sizes that depend on it.
+
+        Raises:
+            ModelError, RunError: as ``forward``.
+        """
+        node, own = self.integers.graph.node(name), self.integers.integers[name]
+        given = [
+            _laid_out(x.to(_dtype(self.integers.integers[source].codes)))
+            for x, source in zip(inputs, node.inputs, strict=True)
+        ]
+        return self._computed(node, own, given, picture).to(torch.int32)
+
     def observe(self, inputs: Sequence[Float[Tensor, "_ _ _ _"]]) -> dict[str, int]:
         """How many bits hold the sums of each layer for some inputs, by the node's name.
 

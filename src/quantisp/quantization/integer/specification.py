@@ -29,10 +29,12 @@ from quantisp.quantization.integer.network import (
 )
 from quantisp.quantization.rounding import Rounding, round_scalar
 
-__all__ = ["Array", "run_specification"]
+__all__ = ["Array", "Rule", "node_rule", "run_specification"]
 
 Index = tuple[int, ...]
 Picture = tuple[int, int]
+Rule = tuple[tuple[int, ...], Callable[[Index], int]]
+"""A tensor's shape, and how each of its values is found from its index."""
 
 
 @dataclass(frozen=True)
@@ -75,48 +77,67 @@ def run_specification(
         if isinstance(node.operation, ops.Input):
             codes = [_input_code(value, own.codes, network.tie_rule) for value in picture]
             found[node.name] = Array(tuple(x.shape), codes)
-        elif node.moves:
-            found[node.name] = _move(node.operation, inputs, size)
-        elif own.table is not None:
-            low = network.integers[node.inputs[0]].codes.low
-            table: list[int] = own.table.tolist()
-            found[node.name] = Array(inputs[0].shape, [table[v - low] for v in inputs[0].values])
         else:
-            found[node.name] = _computed(node, own, inputs, network)
+            found[node.name] = Array.of(*node_rule(network, node, inputs, size))
     return {name: found[name] for name in wanted or (network.graph.output,)}
+
+
+def node_rule(
+    network: IntegerNetwork, node: Node, inputs: Sequence[Array], picture: Picture
+) -> Rule:
+    """How a node's values are found from those of its inputs.
+
+    Args:
+        network: whose integers, tie rule and accumulators hold.
+        node: any but the input.
+        inputs: codes.
+        picture: height and width of the network's input.
+
+    Raises:
+        RunError: from the rule, if a sum does not fit an accumulator whose overflow is an error.
+    """
+    own = network.integers[node.name]
+    if node.moves:
+        return _move(node.operation, inputs, picture)
+    if own.table is not None:
+        low = network.integers[node.inputs[0]].codes.low
+        table: list[int] = own.table.tolist()
+        return inputs[0].shape, lambda i: table[inputs[0][i] - low]
+    return _computed(node, own, inputs, network)
 
 
 def _input_code(value: Fraction, codes: Codes, tie_rule: Rounding) -> int:
     return min(max(round_scalar(value * codes.qmax, tie_rule), codes.low), codes.high)
 
 
-def _computed(node: Node, own: NodeIntegers, inputs: list[Array], network: IntegerNetwork) -> Array:
+def _computed(
+    node: Node, own: NodeIntegers, inputs: Sequence[Array], network: IntegerNetwork
+) -> Rule:
     """Exact sums, each rescaled and rounded once, then limited."""
-    operation, rescale = node.operation, own.rescale
+    rescale = own.rescale
     if rescale is None:
         raise RunError(f"expected multipliers and shifts of node {node.name!r}, found none")
+    shape, axis = inputs[0].shape, 0
+    sums: list[Callable[[Index], int]] = [x.__getitem__ for x in inputs]
     if own.weights is not None:
-        sums = [_kept(node, _products(node, own, inputs[0]), network.accumulator)]
-        axis = channel_axis(node) % len(sums[0].shape)
-    else:
-        axis = 0
-        sums = inputs
-        if isinstance(operation, ops.Multiply):
-            pairs = zip(inputs[0].values, inputs[1].values, strict=True)
-            sums = [Array(inputs[0].shape, [a * b for a, b in pairs])]
+        shape, exact = _products(node, own, inputs[0])
+        sums = [_kept(node, exact, network.accumulator)]
+        axis = channel_axis(node) % len(shape)
+    elif isinstance(node.operation, ops.Multiply):
+        sums = [lambda i: inputs[0][i] * inputs[1][i]]
     multipliers, shifts = _columns(rescale)
 
     def code(index: Index) -> int:
         channel = index[axis] if len(shifts) > 1 else 0
         rounded = rescale_scalar(
-            tuple(total[index] for total in sums),
+            tuple(total(index) for total in sums),
             multipliers[channel],
             shifts[channel],
             network.tie_rule,
         )
         return min(max(rounded, own.codes.low), own.codes.high)
 
-    return Array.of(sums[0].shape, code)
+    return shape, code
 
 
 def _columns(rescale: Rescale) -> tuple[list[tuple[int, ...]], list[int]]:
@@ -125,30 +146,34 @@ def _columns(rescale: Rescale) -> tuple[list[tuple[int, ...]], list[int]]:
     return list(zip(*rows, strict=True)), rescale.shift.tolist()
 
 
-def _kept(node: Node, sums: Array, accumulator: Accumulator | None) -> Array:
+def _kept(
+    node: Node, exact: Callable[[Index], int], accumulator: Accumulator | None
+) -> Callable[[Index], int]:
     if accumulator is None:
-        return sums
-    kept: list[int] = []
-    for total in sums.values:
+        return exact
+
+    def kept(index: Index) -> int:
+        total = exact(index)
         value = accumulator.apply(total)
         if value is None:
             raise RunError(
                 f"expected sums of {accumulator.bits} bits in node {node.name!r}, found {total}: "
                 "let them wrap or clamp, or plan fewer bits"
             )
-        kept.append(value)
-    return Array(sums.shape, kept)
+        return value
+
+    return kept
 
 
-def _products(node: Node, own: NodeIntegers, x: Array) -> Array:
+def _products(node: Node, own: NodeIntegers, x: Array) -> Rule:
     """Bias plus products: of a convolution, a transposed one, or a matrix product."""
     if own.weights is None:
-        return x
+        return x.shape, x.__getitem__
     operation: Any = node.operation
     weight = Array(tuple(own.weights.codes.shape), own.weights.codes.flatten().tolist())
     bias: list[int] = own.weights.bias.tolist()
     if isinstance(operation, ops.Linear):
-        return Array.of(
+        return (
             (*x.shape[:-1], len(bias)),
             lambda i: (
                 bias[i[-1]] + sum(x[(*i[:-1], k)] * weight[i[-1], k] for k in range(x.shape[-1]))
@@ -180,7 +205,7 @@ def _products(node: Node, own: NodeIntegers, x: Array) -> Array:
         return found
 
     sizes = [_size(operation, x.shape[2 + a], kernel[a], a) for a in (0, 1)]
-    return Array.of((x.shape[0], len(bias), *sizes), total)
+    return (x.shape[0], len(bias), *sizes), total
 
 
 def _size(operation: Any, size: int, kernel: int, axis: int) -> int:
@@ -192,20 +217,20 @@ def _size(operation: Any, size: int, kernel: int, axis: int) -> int:
     return (size + 2 * padding - reach - 1) // stride + 1
 
 
-def _move(operation: Any, inputs: list[Array], picture: Picture) -> Array:
+def _move(operation: Any, inputs: Sequence[Array], picture: Picture) -> Rule:
     """Each value from one of the inputs, or 0."""
     x = inputs[0]
     shape = x.shape
     match operation:
         case ops.PixelShuffle(factor=r):
             n, c, h, w = shape
-            return Array.of(
+            return (
                 (n, c // r**2, h * r, w * r),
                 lambda i: x[i[0], i[1] * r**2 + i[2] % r * r + i[3] % r, i[2] // r, i[3] // r],
             )
         case ops.PixelUnshuffle(factor=r):
             n, c, h, w = shape
-            return Array.of(
+            return (
                 (n, c * r**2, h // r, w // r),
                 lambda i: x[i[0], i[1] // r**2, i[2] * r + i[1] // r % r, i[3] * r + i[1] % r],
             )
@@ -218,26 +243,27 @@ def _move(operation: Any, inputs: list[Array], picture: Picture) -> Array:
             stop = None if operation.stop is None else _at(operation.stop, picture)
             part = slice(_at(operation.start, picture), stop, operation.step)
             kept = range(*part.indices(shape[axis]))
-            return Array.of(
+            return (
                 (*shape[:axis], len(kept), *shape[axis + 1 :]),
                 lambda i: x[(*i[:axis], kept[i[axis]], *i[axis + 1 :])],
             )
         case ops.Permute():
             order = [axis % len(shape) for axis in operation.axes]
-            return Array.of(
-                [shape[axis] for axis in order],
+            return (
+                tuple(shape[axis] for axis in order),
                 lambda i: x[tuple(i[order.index(axis)] for axis in range(len(order)))],
             )
         case ops.Resize(factors=(down, across)):
             n, c, h, w = shape
-            return Array.of(
-                (n, c, h * down, w * across), lambda i: x[i[0], i[1], i[2] // down, i[3] // across]
+            return (
+                (n, c, h * down, w * across),
+                lambda i: x[i[0], i[1], i[2] // down, i[3] // across],
             )
         case _:
             return _masked(x, operation)
 
 
-def _joined(inputs: list[Array], axis: int) -> Array:
+def _joined(inputs: Sequence[Array], axis: int) -> Rule:
     whole = [(part, place) for part in inputs for place in range(part.shape[axis])]
     shape = inputs[0].shape
 
@@ -245,10 +271,10 @@ def _joined(inputs: list[Array], axis: int) -> Array:
         part, place = whole[i[axis]]
         return part[(*i[:axis], place, *i[axis + 1 :])]
 
-    return Array.of((*shape[:axis], len(whole), *shape[axis + 1 :]), value)
+    return (*shape[:axis], len(whole), *shape[axis + 1 :]), value
 
 
-def _padded(x: Array, operation: ops.Pad, picture: Picture) -> Array:
+def _padded(x: Array, operation: ops.Pad, picture: Picture) -> Rule:
     left, right, top, bottom = (_at(amount, picture) for amount in operation.amounts)
     height, width = x.shape[-2:]
 
@@ -265,10 +291,10 @@ def _padded(x: Array, operation: ops.Pad, picture: Picture) -> Array:
         inside = 0 <= row < height and 0 <= column < width
         return x[(*i[:-2], row, column)] if inside else 0
 
-    return Array.of((*x.shape[:-2], height + top + bottom, width + left + right), value)
+    return (*x.shape[:-2], height + top + bottom, width + left + right), value
 
 
-def _masked(x: Array, operation: ops.Mask) -> Array:
+def _masked(x: Array, operation: ops.Mask) -> Rule:
     tile: list[Any] = operation.tile.tolist()
     n, c, h, w = x.shape
 
@@ -277,7 +303,7 @@ def _masked(x: Array, operation: ops.Mask) -> Array:
         on = own[i[2] % len(own)][i[3] % len(own[0])]
         return x[i[0], i[1] if c > 1 else 0, i[2], i[3]] * int(on)
 
-    return Array.of((n, max(c, len(tile)), h, w), value)
+    return (n, max(c, len(tile)), h, w), value
 
 
 def _at(size: Size, picture: Picture) -> int:
