@@ -11,7 +11,7 @@ from api_kit import tiny_net
 import quantisp
 from quantisp.api import evaluate
 from quantisp.errors import SettingError
-from quantisp.evaluation import study as study_module
+from quantisp.evaluation import networks
 from quantisp.quantization import Plan
 from quantisp.records import StudyResult
 
@@ -28,13 +28,13 @@ def result(data: Path, counted: list[str], tmp_path_factory: pytest.TempPathFact
     out = tmp_path_factory.mktemp("study") / "out"
     with pytest.MonkeyPatch.context() as patch:
         for name in ("quantize", "capture"):
-            real = getattr(study_module, name)
+            real = getattr(networks, name)
 
             def noted(*arguments: Any, real: Any = real, name: str = name, **options: Any) -> Any:
                 counted.append(name)
                 return real(*arguments, **options)
 
-            patch.setattr(study_module, name, noted)
+            patch.setattr(networks, name, noted)
         return quantisp.study(
             tiny_net(),
             data / "val",

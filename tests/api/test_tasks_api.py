@@ -184,16 +184,16 @@ def test_a_cfa_can_be_named_on_the_way(pictures: Path):
 def test_calibration_is_degraded_as_the_pictures_are(
     pictures: Path, network: nn.Module, degradation: str, monkeypatch: pytest.MonkeyPatch
 ):
-    from quantisp.evaluation import study as study_module
+    from quantisp.evaluation import networks
 
     seen: list[Tensor] = []
-    quantize = study_module.quantize
+    quantize = networks.quantize
 
     def watched(model: nn.Module, plan: object, calibration: Sequence[Tensor], **more: Any) -> Any:
         seen.extend(calibration or ())
         return quantize(model, plan, calibration, **more)
 
-    monkeypatch.setattr(study_module, "quantize", watched)
+    monkeypatch.setattr(networks, "quantize", watched)
     study(network, pictures, degradation=degradation, methods=["gptq"], weight_bits=[4])
     px = 96 // (2 if degradation == "downscale:2" else 1)
     assert {tuple(x.shape) for x in seen} == {(4, 3, px, px)}

@@ -18,6 +18,7 @@ from quantisp.evaluation import (
     StudyOutcome,
     StudyPicture,
     StudyProgress,
+    networks,
     run_study,
     study,
 )
@@ -71,7 +72,8 @@ def test_stopped_within_a_job(
     stage: str,
 ) -> None:
     """Calls 1, 3, 6, 10 and so on die: each time it gets a little further."""
-    genuine, calls, deaths = getattr(study, stage), 0, 0
+    module = networks if stage == "quantize" else study
+    genuine, calls, deaths = getattr(module, stage), 0, 0
 
     def dies(*arguments: Any, **options: Any) -> Any:
         nonlocal calls
@@ -80,7 +82,7 @@ def test_stopped_within_a_job(
             raise Killed
         return genuine(*arguments, **options)
 
-    monkeypatch.setattr(study, stage, dies)
+    monkeypatch.setattr(module, stage, dies)
     while True:
         try:
             outcome = run_study(request(pictures), tmp_path, device=CPU)

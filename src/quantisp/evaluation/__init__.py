@@ -15,13 +15,9 @@ from quantisp.evaluation.execution import Execution
 from quantisp.evaluation.measure import Measurement, measure
 from quantisp.evaluation.mixed import MixedSettings, mixed_settings
 from quantisp.evaluation.pictures import StudyPicture, survey, survey_pairs
+from quantisp.evaluation.request import StudyRequest
 from quantisp.evaluation.store import JobStore, job_key
-from quantisp.evaluation.study import (
-    StudyOutcome,
-    StudyProgress,
-    StudyRequest,
-    run_study,
-)
+from quantisp.evaluation.study import StudyOutcome, StudyProgress, run_study
 from quantisp.evaluation.treatments import plan_of
 
 __all__ = [

@@ -2,137 +2,35 @@
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quantisp.evaluation.crops import CropPlace, cut_crops, find_places
-from quantisp.evaluation.degradation import Degradation
-from quantisp.evaluation.execution import Execution, IntegerTwin
+from quantisp.evaluation.execution import IntegerTwin
 from quantisp.evaluation.float_outputs import FloatOutputs
 from quantisp.evaluation.kodak import is_kodak
 from quantisp.evaluation.measure import Measurement, measure
+from quantisp.evaluation.networks import StudyNetworks
 from quantisp.evaluation.pictures import StudyPicture, load_sample
-from quantisp.evaluation.protocol import describe_measurement
+from quantisp.evaluation.request import StudyRequest
 from quantisp.evaluation.restoration import restored_sample
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
-from quantisp.evaluation.treatments import Treatments, looks_at_inputs, plan_of
+from quantisp.evaluation.treatments import Treatments, looks_at_inputs
 from quantisp.files import write_atomically
-from quantisp.inference import prepare
-from quantisp.quantization import (
-    ActivationSettings,
-    Budget,
-    Graph,
-    NetworkWork,
-    Plan,
-    QuantizedModel,
-    capture,
-    cast_network,
-    plan_cost,
-    quantize,
-    quantize_activations,
-)
-from quantisp.records import Crop, LayerResult, Setting, StudyResult
+from quantisp.quantization import Plan, plan_cost
+from quantisp.records import Crop, Setting, StudyResult
 
-__all__ = [
-    "StudyOutcome",
-    "StudyProgress",
-    "StudyRequest",
-    "run_study",
-]
-
-log = logging.getLogger(__name__)
+__all__ = ["StudyOutcome", "StudyProgress", "run_study"]
 
 # What it takes to round a network by its inputs, in restored pixels: for the progress alone.
 ROUNDING_PX = 20_000_000
 SENSITIVITY_PX = 60_000_000
-
-
-@dataclass(frozen=True, kw_only=True)
-class StudyRequest:
-    """What to study.
-
-    Args:
-        name: of the model, for people.
-        model: undoes the degradation; it is not changed.
-        model_sha256: the digest of its weights.
-        degradation: what is done to each picture.
-        pictures: at least one.
-        settings: at least one; rows come in this order.
-        within_db: the drop that the recommendation allows.
-        crop_places: what to show; empty is the places where bits hurt most.
-        calibration: network inputs, for settings whose methods need some.
-        calibration_sha256: the digest of each picture that they were cut from.
-        skip_layers: the names of layers that stay in float.
-        coverage: what became of each module with parameters.
-        plans: of the settings that name one.
-        budgets: of the settings whose plan the study is to choose.
-        work: of the network, from which costs follow; None leaves them out.
-        activations: how activations are quantized, in settings that give them bits.
-        input_bits: what the input of every network, the float one too, is rounded to; None leaves
-            it as it is.
-        execution: how activations in integers run; None is simulated in float32.
-    """
-
-    name: str
-    model: nn.Module
-    model_sha256: str
-    degradation: Degradation
-    pictures: Sequence[StudyPicture]
-    settings: Sequence[Setting]
-    within_db: float
-    crop_places: Sequence[CropPlace] = ()
-    calibration: Sequence[Tensor] = ()
-    calibration_sha256: Sequence[str] = ()
-    skip_layers: Sequence[str] = ()
-    coverage: tuple[LayerResult, ...] = ()
-    activations: ActivationSettings = field(default_factory=ActivationSettings)
-    input_bits: int | None = None
-    execution: Execution | None = None
-
-    def plan_of(self, setting: Setting) -> Plan:
-        """The plan that a setting stands for in this study."""
-        return plan_of(setting, self.skip_layers, self.activations)
-
-    def protocol(self) -> dict[str, str | int | float]:
-        """How quality is measured."""
-        widths = [s.activation_bits for s in self.settings]
-        return describe_measurement(self.input_bits, widths, self.activations, self.execution)
-
-    plans: Mapping[Setting, Plan] = field(default_factory=dict[Setting, Plan])
-    budgets: Mapping[Setting, Budget] = field(default_factory=dict[Setting, Budget])
-    work: NetworkWork | None = None
-
-    def identity(self, device: torch.device) -> dict[str, object]:
-        """What tells this study from another one in the same folder."""
-        return {
-            "model": self.model_sha256,
-            "degradation": dict(self.degradation.identity()),
-            "pictures": [picture.content_sha256 for picture in self.pictures],
-            "settings": [self._describe(setting) for setting in self.settings],
-            "protocol": self.protocol(),
-            "tolerance": self.within_db,
-            "calibration": list(self.calibration_sha256),
-            # Not of the result, but sums in another order would not give the same bytes.
-            "device": device.type,
-            "torch version": torch.__version__,
-        }
-
-    def _describe(self, setting: Setting) -> object:
-        if setting.weight_format is not None:
-            return {"weight_format": setting.weight_format, "float": list(self.skip_layers)}
-        if setting in self.budgets:
-            return {"budget": str(self.budgets[setting]), "plan": self.plan_of(setting).to_json()}
-        if setting in self.plans:
-            return {"name": setting.plan, "plan": self.plans[setting].to_json()}
-        return self.plan_of(setting).to_json()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,18 +136,8 @@ class _Run:
         self.store = store
         self.treatments = treatments
         self.floats = floats
-        self.device = device
         self.on_progress = on_progress
-        self.network = prepare(copy.deepcopy(request.model), device)
-        # By plan, as long as crops may ask for them: what looks at inputs takes minutes to round.
-        self.rounded: dict[Plan, nn.Module] = {}
-        # The weights of the last plan, for all its activation widths; and the network as a graph.
-        self.weights: QuantizedModel | None = None
-        self.graph: Graph | None = None
-        series = request.settings[0].series
-        self.group = {
-            request.plan_of(s): s for s in request.settings if s.is_uniform and s.series == series
-        }
+        self.networks = StudyNetworks(request, device)
         self.measured = self.kept = 0
         self.done_px = 0
         self.total_px = sum(p.pixels for p in self._missing("float")) + self._work_px(
@@ -257,29 +145,35 @@ class _Run:
         )
 
     def float_jobs(self) -> dict[str, Measurement]:
-        return {p.name: self._job(p, "float", self.network) for p in self.request.pictures}
+        return {
+            p.name: self._job(p, "float", self.networks.original) for p in self.request.pictures
+        }
 
     def setting_jobs(self, setting: Setting) -> dict[str, Measurement]:
         if self.treatments.is_open(setting):
             self._choose(setting)
         key = self.treatments.key(setting)
-        network = self.network
+        network = self.networks.original
         # Rounding methods may take long: only a setting with work left is rounded.
         if self._missing(key) and setting.weight_format is not None:
-            cast = cast_network(self.request.model, setting.weight_format, self.request.skip_layers)
-            network = prepare(cast, self.device)
+            network = self.networks.cast(setting.weight_format)
         elif self._missing(key):
-            network = self._quantized(self.treatments.plan(setting), shown=setting.label)
+            network = self.networks.quantized(
+                self.treatments.plan(setting),
+                label=setting.label,
+                on_layer=partial(self._rounding, setting.label, self.done_px),
+            )
         return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
 
     def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
+        shown = self.networks.shown
         return cut_crops(
-            self.network,
+            self.networks.original,
             self.request.degradation,
             {picture.name: picture for picture in self.request.pictures},
             places,
-            {s.width: partial(self._quantized, plan) for plan, s in self.group.items()},
-            method=", ".join(dict.fromkeys(s.method for s in self.group.values())),
+            {s.width: partial(self.networks.quantized, plan) for plan, s in shown.items()},
+            method=", ".join(dict.fromkeys(s.method for s in shown.values())),
             input_bits=self.request.input_bits,
         )
 
@@ -316,41 +210,6 @@ class _Run:
         self.treatments.choose(setting, show)
         left = self.request.settings[self.request.settings.index(setting) :]
         self.total_px = self.done_px + self._work_px(left)
-
-    def _quantized(self, plan: Plan, *, shown: str = "") -> nn.Module:
-        if plan in self.rounded:
-            return self.rounded[plan]
-        quantized = self._with_weights(plan.without_activations(), shown=shown)
-        if plan.quantizes_activations:
-            if self.graph is None:
-                self.graph = capture(self.request.model, self.request.calibration[0])
-            quantized = quantize_activations(
-                quantized, self.request.model, plan, self.request.calibration, graph=self.graph
-            )
-        execution = self.request.execution
-        runs: nn.Module = quantized
-        if execution is not None and plan.quantizes_activations:
-            runs = execution.network(quantized)
-        network = prepare(runs, self.device)
-        if plan in self.group and (plan.quantizes_activations or looks_at_inputs(plan)):
-            self.rounded[plan] = network
-        return network
-
-    def _with_weights(self, plan: Plan, *, shown: str) -> QuantizedModel:
-        """The network with its weights rounded, which may take minutes; activations in float."""
-        if self.weights is not None and self.weights.plan == plan:
-            return self.weights
-        calibrated = looks_at_inputs(plan)
-        before = self.done_px
-        self.weights = quantize(
-            self.request.model,
-            plan,
-            self.request.calibration if calibrated else None,
-            on_layer=partial(self._rounding, shown, before) if calibrated and shown else None,
-        )
-        for line in self.weights.decisions:
-            log.info("%s: %s", shown, line)
-        return self.weights
 
     def _rounding(self, label: str, before: int, count: int, total: int) -> None:
         # Methods of several steps count in other units in each, and do not always do all of them.
@@ -400,7 +259,7 @@ class _Run:
             return measure(restored, sample.truth)
         reference = self.floats.get(content)
         if reference is None:
-            reference = self.floats.keep(content, restored_sample(self.network, sample))
+            reference = self.floats.keep(content, restored_sample(self.networks.original, sample))
         measured = measure(restored, sample.truth, reference)
         if not isinstance(network, IntegerTwin):
             return measured

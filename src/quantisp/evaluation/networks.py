@@ -1,0 +1,100 @@
+"""The networks of a study's settings, rounded once for all that asks for them."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from quantisp.evaluation.request import StudyRequest
+from quantisp.evaluation.treatments import looks_at_inputs
+from quantisp.inference import prepare
+from quantisp.quantization import (
+    Graph,
+    Plan,
+    QuantizedModel,
+    capture,
+    cast_network,
+    quantize,
+    quantize_activations,
+)
+
+__all__ = ["StudyNetworks"]
+
+log = logging.getLogger(__name__)
+
+OnLayer = Callable[[int, int], None]
+
+
+class StudyNetworks:
+    """Networks as ``prepare`` returns them: the float one, and others as they are asked for.
+
+    Attributes:
+        original: the float network.
+        shown: the settings that crops show, those of the first series, by their plans.
+    """
+
+    def __init__(self, request: StudyRequest, device: torch.device) -> None:
+        self.request = request
+        self.device = device
+        self.original = prepare(copy.deepcopy(request.model), device)
+        series = request.settings[0].series
+        self.shown = {
+            request.plan_of(s): s for s in request.settings if s.is_uniform and s.series == series
+        }
+        # By plan, as long as crops may ask for them: what looks at inputs takes minutes to round.
+        self._rounded: dict[Plan, nn.Module] = {}
+        # The weights of the last plan, for all its activation widths; and the network as a graph.
+        self._weights: QuantizedModel | None = None
+        self._graph: Graph | None = None
+
+    def cast(self, weight_format: str) -> nn.Module:
+        """The network with its weights in a float format."""
+        cast = cast_network(self.request.model, weight_format, self.request.skip_layers)
+        return prepare(cast, self.device)
+
+    def quantized(
+        self, plan: Plan, *, label: str = "", on_layer: OnLayer | None = None
+    ) -> nn.Module:
+        """The network as planned, which may take minutes.
+
+        Args:
+            plan: of weights and activations.
+            label: of the setting, for people.
+            on_layer: called with the number of layers rounded, and of all, where it takes long.
+        """
+        if plan in self._rounded:
+            return self._rounded[plan]
+        quantized = self._with_weights(plan.without_activations(), label, on_layer)
+        if plan.quantizes_activations:
+            if self._graph is None:
+                self._graph = capture(self.request.model, self.request.calibration[0])
+            quantized = quantize_activations(
+                quantized, self.request.model, plan, self.request.calibration, graph=self._graph
+            )
+        execution = self.request.execution
+        runs: nn.Module = quantized
+        if execution is not None and plan.quantizes_activations:
+            runs = execution.network(quantized)
+        network = prepare(runs, self.device)
+        if plan in self.shown and (plan.quantizes_activations or looks_at_inputs(plan)):
+            self._rounded[plan] = network
+        return network
+
+    def _with_weights(self, plan: Plan, label: str, on_layer: OnLayer | None) -> QuantizedModel:
+        """The network with its weights rounded; activations in float."""
+        if self._weights is not None and self._weights.plan == plan:
+            return self._weights
+        calibrated = looks_at_inputs(plan)
+        self._weights = quantize(
+            self.request.model,
+            plan,
+            self.request.calibration if calibrated else None,
+            on_layer=on_layer if calibrated else None,
+        )
+        for line in self._weights.decisions:
+            log.info("%s: %s", label, line)
+        return self._weights
