@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, fx
 
-__all__ = ["Call", "Constant", "Tiled", "Value", "Zeros"]
+__all__ = ["Call", "Constant", "Tiled", "Value", "Zeros", "as_number", "as_tile"]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -63,3 +63,26 @@ class Call:
     def is_size(self) -> bool:
         """Whether it computes a size and no tensor."""
         return isinstance(self.result, int | torch.SymInt)
+
+
+def as_number(value: Any) -> float | None:
+    """A number, or a constant of one element; None for anything else."""
+    if isinstance(value, int | float):
+        return float(value)
+    if isinstance(value, Constant) and value.tensor.numel() == 1:
+        return float(value.tensor)
+    return None
+
+
+def as_tile(value: Any) -> Tensor | None:
+    """A constant of zeros and ones as (c, h, w); None for anything else."""
+    if isinstance(value, Tiled):
+        return value.tile
+    if not isinstance(value, Constant) or not 2 <= value.tensor.ndim <= 4:
+        return None
+    tensor = value.tensor
+    binary = bool(((tensor == 0) | (tensor == 1)).all())
+    shape = (1,) * (4 - tensor.ndim) + tuple(tensor.shape)
+    if not binary or shape[0] != 1:
+        return None
+    return tensor.detach().float().reshape(shape[1:])
