@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from quantisp.data import SAMPLE, CalibrationCrops, find_images, find_pairs
 from quantisp.errors import ModelError, SettingError
@@ -20,9 +20,18 @@ from quantisp.evaluation import (
     survey,
     survey_pairs,
 )
+from quantisp.inference import check_network
 from quantisp.models import InputSize, LoadedModel
 
-__all__ = ["Material", "Sources", "example_input", "find_degradation", "find_material", "listed"]
+__all__ = [
+    "Material",
+    "Sources",
+    "example_input",
+    "find_degradation",
+    "find_material",
+    "listed",
+    "try_out",
+]
 
 Sources = str | Path | Sequence[str | Path]
 """Files, folders or globs, or ``sample``."""
@@ -144,3 +153,14 @@ def find_degradation(found: LoadedModel, degradation: str | None) -> Degradation
             "and --targets"
         )
     return mosaicked(found.pattern)
+
+
+def try_out(network: nn.Module, device: torch.device, material: Material) -> None:
+    """Try a network out on the sizes that it will meet.
+
+    Raises:
+        ModelError: it cannot take one of them, or gives another size than it should.
+    """
+    exact = material.input_size is not None
+    interface = material.degradation.interface
+    check_network(network, device, interface, material.input_sizes(), exact=exact)

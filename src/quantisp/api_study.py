@@ -1,0 +1,264 @@
+"""The bit-depth study, composed from the rooms."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+from quantisp.api_inputs import Sources, example_input, find_material, try_out
+from quantisp.api_models import DEFAULT_MODEL, Model, find_model
+from quantisp.api_settings import (
+    calibration_for,
+    check_profile,
+    find_execution,
+    find_settings,
+    find_ways,
+    width_of_input,
+)
+from quantisp.errors import ModelError, SettingError
+from quantisp.evaluation import (
+    StudyOutcome,
+    StudyProgress,
+    StudyRequest,
+    coverage,
+    mixed_settings,
+    parse_place,
+    plan_of,
+    run_study,
+    skipped_layers,
+)
+from quantisp.inference import find_device
+from quantisp.models import model_sha256
+from quantisp.quantization import (
+    ActivationSettings,
+    Plan,
+    QuantizedModel,
+    check_budget,
+    count_macs,
+    fold_batch_norms,
+    network_work,
+)
+from quantisp.quantization.integer import Accumulator, HardwareProfile
+from quantisp.records import StudyResult
+
+if TYPE_CHECKING:
+    from quantisp.quantization import Observer
+
+__all__ = ["study", "study_with_crops"]
+
+DEFAULT_BITS = tuple(range(4, 17))
+DEFAULT_INPUT_BITS = 10
+
+
+def study(
+    model: Model = DEFAULT_MODEL,
+    images: Sources | None = None,
+    *,
+    weights: str | Path | None = None,
+    degradation: str | None = None,
+    inputs: str | Path | None = None,
+    targets: str | Path | None = None,
+    weight_bits: Sequence[int] = DEFAULT_BITS,
+    activation_bits: Sequence[int | None] = (None,),
+    methods: Sequence[str] = ("rtn",),
+    granularities: Sequence[str] = ("tensor", "channel"),
+    budgets: Sequence[str] = (),
+    plans: Mapping[str, Plan] | None = None,
+    weight_formats: Sequence[str] = (),
+    calibration: Sources | None = None,
+    skip_layers: Sequence[str] = (),
+    observer: str = "mse",
+    input_bits: int | None = None,
+    sum_bits: int | None = None,
+    within_db: float = 0.05,
+    out: str | Path | None = None,
+    device: str = "auto",
+    execution: str = "simulated",
+    accumulator: Accumulator | None = None,
+    profile: HardwareProfile | None = None,
+) -> StudyResult:
+    """How much quality each number of weight bits costs.
+
+    For example ``study(weight_bits=[6, 8]).rows[0].drop_db``.
+
+    Args:
+        model, weights: as for :func:`load_model`, or a network.
+        images: files, folders, globs, or the word ``sample``, which None stands for.
+        degradation: what the network undoes: ``mosaic`` (the network's own CFA; the default where
+            it names one), ``mosaic:CFA``, ``noise:SIGMA`` in 8-bit steps, ``downscale:FACTOR``.
+        inputs, targets: instead of ``images``, two folders of pictures, matched by name: what the
+            network gets, and what it should give.
+        weight_bits: widths, 2 to 16.
+        activation_bits: widths, 4 to 16, or None for float.
+        methods: of rounding, such as ``rtn``, or ``auto:channel`` for one granularity alone.
+        calibration: pictures for methods that need some, none of them studied; None is two
+            packaged ones.
+        skip_layers: names or globs of layers that stay in float; ``.`` is the network itself.
+        granularities: ``tensor``, ``channel`` or both, for methods that do not name their own.
+        budgets: such as ``mean-bits=5``, ``kilobytes=1000`` or ``bops=12.5%``: rows with the widths
+            of least error within them, for each method and granularity.
+        plans: more rows, by name.
+        weight_formats: such as ``fp8-e4m3``: rows to compare with.
+        observer: how ranges of activations are found: ``mse``, ``minmax`` or ``percentile``.
+        input_bits: 4 to 16, of every network's input, the float one's too; None is 10 where
+            activations have bits, and an input as it is where they have none.
+        sum_bits: 4 to 16, of activations that are added to others; None is as wide as they are.
+        within_db: the drop that the recommendation allows.
+        out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
+            study goes on; None keeps nothing.
+        device: ``auto``, ``cpu``, ``cuda`` and so on.
+        execution: of settings with bits for activations: ``simulated`` in float32, or ``integer``,
+            to the very numbers that hardware would give.
+        accumulator: of ``integer`` execution; None is the profile's, else as wide as sums have to
+            be.
+        profile: of the hardware: tie rule, multipliers, biases, accumulators.
+
+    Raises:
+        InputError: an unusable model, picture, setting or folder.
+    """
+    with tempfile.TemporaryDirectory() as scratch:
+        return study_with_crops(
+            model,
+            images,
+            weights=weights,
+            degradation=degradation,
+            inputs=inputs,
+            targets=targets,
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            methods=methods,
+            granularities=granularities,
+            budgets=budgets,
+            plans=plans,
+            weight_formats=weight_formats,
+            calibration=calibration,
+            skip_layers=skip_layers,
+            observer=observer,
+            input_bits=input_bits,
+            sum_bits=sum_bits,
+            within_db=within_db,
+            out=Path(scratch) / "study" if out is None else Path(out),
+            device=device,
+            execution=execution,
+            accumulator=accumulator,
+            profile=profile,
+        ).result
+
+
+def study_with_crops(
+    model: Model,
+    images: Sources | None = None,
+    *,
+    out: Path,
+    weights: str | Path | None = None,
+    degradation: str | None = None,
+    inputs: str | Path | None = None,
+    targets: str | Path | None = None,
+    weight_bits: Sequence[int] = DEFAULT_BITS,
+    activation_bits: Sequence[int | None] = (None,),
+    methods: Sequence[str] = ("rtn",),
+    granularities: Sequence[str] = ("tensor", "channel"),
+    budgets: Sequence[str] = (),
+    plans: Mapping[str, Plan] | None = None,
+    weight_formats: Sequence[str] = (),
+    calibration: Sources | None = None,
+    skip_layers: Sequence[str] = (),
+    observer: str = "mse",
+    input_bits: int | None = None,
+    sum_bits: int | None = None,
+    within_db: float = 0.05,
+    crops: Sequence[str] = (),
+    device: str = "auto",
+    execution: str = "simulated",
+    accumulator: Accumulator | None = None,
+    profile: HardwareProfile | None = None,
+    on_read: Callable[[int, int], None] | None = None,
+    on_progress: Callable[[StudyProgress], None] | None = None,
+) -> StudyOutcome:
+    """As :func:`study`, and the same places of some pictures at several widths.
+
+    Args:
+        crops: ``NAME`` or ``NAME:TOP,LEFT`` in px; empty is the places where bits hurt most.
+        on_read: called with the number of pictures read, and of all.
+        on_progress: called after each job.
+    """
+    if not 0.0 <= within_db < math.inf:
+        raise SettingError(f"expected a drop of 0 dB or more, found {within_db}: give --within")
+    found = find_model(model, weights)
+    if isinstance(found.model, QuantizedModel):
+        raise ModelError(
+            f"expected a float network to study, {found.name} is quantized already: study the "
+            "network that it was made from, and measure this one with `quantisp evaluate`"
+        )
+    place = find_device(device)
+    ways = find_ways(methods, granularities)
+    settings = find_settings(weight_bits, activation_bits, ways)
+    activations = ActivationSettings(
+        observer=cast("Observer", observer),
+        input_bits=DEFAULT_INPUT_BITS if input_bits is None else input_bits,
+        sum_bits=sum_bits,
+    )
+    if sum_bits is not None and all(bits is None for bits in activation_bits):
+        raise SettingError(
+            "expected activation bits beside a width of sums, found only float: give "
+            "--activation-bits, or leave out --sum-bits"
+        )
+    if profile is not None:
+        check_profile(profile, [granularity for _, granularity in ways], plans)
+        activations = profile.applied(activations)
+        if execution == "integer":
+            accumulator = accumulator or profile.accumulator
+    runs = find_execution(execution, accumulator, place)
+    material = find_material(
+        found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
+    )
+    # What a study asks of the network is found out before anything is written.
+    try_out(found.model, place, material)
+    example = example_input(material)
+    folding = fold_batch_norms(found.model, example)
+    skipped = skipped_layers(folding.network, skip_layers)
+    uniform = [plan_of(setting, skipped, activations) for setting in settings]
+    for plan in {plan.default.granularity: plan for plan in uniform}.values():
+        plan.resolve(folding.network)
+    mixed = mixed_settings(
+        folding.network,
+        ways=ways,
+        budgets=budgets,
+        plans=plans,
+        weight_formats=weight_formats,
+        skip_layers=skipped,
+    )
+    work = network_work(folding.network, count_macs(folding.network, example))
+    for setting, budget in mixed.budgets.items():
+        check_budget(folding.network, plan_of(setting, skipped), work, budget)
+    used = {*(method for method, _ in ways), *mixed.methods}
+    planned = [*uniform, *mixed.plans.values()]
+    in_integers = any(plan.quantizes_activations for plan in planned)
+    if runs is not None:
+        runs.check_plans(planned)
+    needed = mixed.looks_at_inputs or in_integers
+    cut = calibration_for(calibration, used, material, needed=needed)
+    request = StudyRequest(
+        name=found.name,
+        model=folding.network,
+        model_sha256=model_sha256(found.model),
+        degradation=material.degradation,
+        pictures=material.pictures,
+        settings=(*settings, *mixed.settings),
+        within_db=within_db,
+        crop_places=[parse_place(text, material.pictures) for text in crops],
+        calibration=() if cut is None else material.degraded(cut),
+        calibration_sha256=() if cut is None else cut.sha256,
+        skip_layers=skipped,
+        coverage=coverage(folding, planned),
+        activations=activations,
+        input_bits=width_of_input(input_bits, planned),
+        plans=mixed.plans,
+        budgets=mixed.budgets,
+        work=work,
+        execution=runs,
+    )
+    return run_study(request, out, device=place, on_progress=on_progress)
