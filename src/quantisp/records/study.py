@@ -1,0 +1,134 @@
+"""A whole study: its rows, what it recommends, and what was quantized."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from quantisp.records.document import document
+from quantisp.records.rows import FloatResult, StudyRow
+from quantisp.records.settings import RowGranularity
+
+__all__ = ["SCHEMA", "LayerResult", "Recommendation", "StudyResult"]
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recommendation:
+    """The fewest weight bits whose drop is at most ``within_db`` there and at every larger width.
+
+    ``weight_bits`` is None where no width that was studied is enough.
+    """
+
+    within_db: float
+    method: str
+    granularity: RowGranularity
+    activation_bits: int | None
+    weight_bits: int | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerResult:
+    """What became of one module with parameters.
+
+    Args:
+        name: as in ``named_modules``; the network itself is ``""``.
+        kind: its class, such as ``Conv2d``.
+        weights: how many parameters of it could be quantized; for other modules, how many it has.
+        weight_bits: the widths that it was studied at; empty where it stays in float.
+        reason: why it stays in float; empty where it is quantized.
+        folded_into: the layer that a batch normalisation was made part of, or None.
+    """
+
+    name: str
+    kind: str
+    weights: int
+    weight_bits: tuple[int, ...] = ()
+    reason: str = ""
+    folded_into: str | None = None
+
+    @property
+    def in_float(self) -> bool:
+        """Whether the network still uses its parameters as they were trained."""
+        return not self.weight_bits and self.folded_into is None
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudyResult:
+    """The table: one row per setting, against float.
+
+    Args:
+        cfa: what the pictures were sampled through; None where the network restores no mosaics.
+        protocol: how it was measured, such as ``degradation``: what the network undoes.
+        coverage: what became of each module with parameters, in the network's order.
+    """
+
+    model: str
+    model_sha256: str
+    cfa: str | None
+    protocol: Mapping[str, Any]
+    float: FloatResult
+    rows: tuple[StudyRow, ...]
+    recommendation: tuple[Recommendation, ...]
+    coverage: tuple[LayerResult, ...] = ()
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def uniform_rows(self) -> tuple[StudyRow, ...]:
+        """Those with the same integers in every layer."""
+        return tuple(row for row in self.rows if row.setting.is_uniform)
+
+    @property
+    def is_kodak(self) -> bool:
+        """Whether mosaics of the 24 Kodak pictures, recognised by content, were restored."""
+        return self.protocol.get("image_set") == "kodak" and self.cfa is not None
+
+    @property
+    def task(self) -> str:
+        """What the network undoes: its CFA, or the degradation such as ``noise:25``."""
+        return self.cfa or str(self.protocol.get("degradation"))
+
+    def to_json(self) -> str:
+        """``study.json``: one document, ending in a newline; equal results give equal bytes."""
+        return document(
+            {
+                "schema": self.schema,
+                "model": self.model,
+                "model_sha256": self.model_sha256,
+                "cfa": self.cfa,
+                "protocol": dict(self.protocol),
+                "float": asdict(self.float),
+                "rows": [asdict(row) for row in self.rows],
+                "recommendation": {
+                    "within_db": self.recommendation[0].within_db,
+                    "choices": [
+                        {
+                            name: value
+                            for name, value in asdict(choice).items()
+                            if name != "within_db"
+                        }
+                        for choice in self.recommendation
+                    ],
+                },
+                "coverage": [asdict(layer) for layer in self.coverage],
+            }
+        )
+
+    def to_csv(self) -> str:
+        """``study.csv``: without pictures and layers; an empty field is float or no value."""
+        left_out = ("images", "layer_bits")
+        columns = [name for name in StudyRow.__dataclass_fields__ if name not in left_out]
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        for row in self.rows:
+            writer.writerow([_cell(getattr(row, name)) for name in columns])
+        return text.getvalue()
+
+
+def _cell(value: object) -> str:
+    return "" if value is None else f"{value:.6f}" if isinstance(value, float) else str(value)
