@@ -14,8 +14,7 @@ import quantisp
 from quantisp.api import evaluate, study_with_crops
 from quantisp.errors import ImageError, OutputError, SettingError
 from quantisp.evaluation import StudyProgress
-from quantisp.quantization import Plan
-from quantisp.quantization import model as model_module
+from quantisp.quantization import Plan, quantizing
 
 pytestmark = pytest.mark.unit
 
@@ -51,13 +50,13 @@ def test_progress_tells_which_layer_is_rounded(
 ) -> None:
     told: list[StudyProgress] = []
     walks: list[str] = []
-    walk = model_module.walk
+    walk = quantizing.walk
 
     def counted(*arguments: Any) -> Any:
         walks.append("")
         return walk(*arguments)
 
-    monkeypatch.setattr(model_module, "walk", counted)
+    monkeypatch.setattr(quantizing, "walk", counted)
     study_with_crops(
         tiny_net(),
         data / "val",

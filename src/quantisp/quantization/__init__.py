@@ -40,15 +40,11 @@ from quantisp.quantization.methods import (
     method_names,
     needs_calibration,
 )
-from quantisp.quantization.model import (
-    LayerCoverage,
-    QuantizedModel,
-    quantize,
-    quantize_activations,
-)
+from quantisp.quantization.model import LayerCoverage, QuantizedModel
 from quantisp.quantization.network import NetworkMethod, NetworkTask, RoundedNetwork
 from quantisp.quantization.packing import pack_quantized, unpack_quantized
 from quantisp.quantization.plan import LayerPlan, Plan
+from quantisp.quantization.quantizing import quantize, quantize_activations
 from quantisp.quantization.rounding import Rounding, round_scalar, round_tensor
 from quantisp.quantization.sensitivity import (
     SENSITIVITY_BITS,

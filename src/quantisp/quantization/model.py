@@ -2,220 +2,23 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.errors import ModelError, PlanError, RunError, SettingError
-from quantisp.quantization.activations.calibration import simulate_activations
-from quantisp.quantization.activations.placement import place_quantizers
-from quantisp.quantization.activations.power_of_two import power_of_two_weights
+from quantisp.errors import PlanError, RunError
 from quantisp.quantization.activations.simulation import SimulatedNetwork
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.graph import Graph, capture, pad_inside, run_padded
+from quantisp.quantization.graph import run_padded
 from quantisp.quantization.layers import Layer, find_layers, small_modules
-from quantisp.quantization.methods import NETWORK
-from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
-from quantisp.quantization.plan import LayerPlan, Plan
-from quantisp.quantization.sensitivity import measure_alone
-from quantisp.quantization.statistics import first_inputs
-from quantisp.quantization.walk import check_calibration, walk
+from quantisp.quantization.plan import Plan
 
-__all__ = [
-    "LayerCoverage",
-    "QuantizedModel",
-    "codes_dtype",
-    "quantize",
-    "quantize_activations",
-    "verify_codes",
-]
-
-
-# Enough inputs to tell sensitive layers from others.
-INPUTS_ALONE = 4
-
-
-def quantize(
-    model: nn.Module,
-    plan: Plan,
-    calibration: Sequence[Float[Tensor, "_ _ _ _"]] | None = None,
-    *,
-    on_layer: Callable[[int, int], None] | None = None,
-) -> QuantizedModel:
-    """Quantize a network's weights and activations; the network itself is not changed.
-
-    Args:
-        model: float32 weights, on any device; the codes are computed on the CPU, so that they
-            are the same everywhere.
-        plan: what becomes of each layer. A plan without bits gives the float network.
-        calibration: network inputs, such as a list of mosaics, for activations and for methods
-            that need some; no ground truth. ``rtn`` does not look at them, so they are refused.
-        on_layer: called with the number of layers done, and of all.
-
-    Returns:
-        The quantized network, in the mode (training or evaluation) and on the devices of ``model``.
-
-    Raises:
-        PlanError: the plan does not fit the network, or a layer was not quantized as planned.
-        ModelError: weights that are not float32, or not finite.
-        SettingError: calibration that nothing would look at, or too little of it.
-        RunError: a method gave codes that are not in the format or not in the network.
-    """
-    if isinstance(model, QuantizedModel):
-        raise ModelError("expected a float network, found a quantized one: quantize its original")
-    resolved = plan.resolve(model)
-    together = _network_method(resolved)
-    inputs = check_calibration(
-        resolved,
-        calibration,
-        least=2 if together == "auto" else 1,
-        for_activations=plan.quantizes_activations,
-    )
-    if together is None:
-        rounded = walk(model, resolved, inputs, on_layer)
-    else:
-        rounded = _rounded_together(together, model, resolved, inputs, on_layer)
-    quantized = QuantizedModel(
-        rounded.network,
-        plan=plan.without_activations(),
-        weights=rounded.weights,
-        decisions=rounded.decisions,
-    )
-    verify_codes(quantized)
-    if not plan.quantizes_activations:
-        return quantized
-    return quantize_activations(quantized, model, plan, calibration or ())
-
-
-def quantize_activations(
-    quantized: QuantizedModel,
-    model: nn.Module,
-    plan: Plan,
-    calibration: Sequence[Float[Tensor, "_ _ _ _"]],
-    *,
-    graph: Graph | None = None,
-) -> QuantizedModel:
-    """Quantize the activations of a network whose weights already are as planned.
-
-    Args:
-        quantized: of ``plan.without_activations()``; it is not changed.
-        model: the float network that it was made from.
-        plan: with bits for activations.
-        calibration: network inputs to find the ranges with.
-        graph: of ``model``, if it has been captured already.
-
-    Raises:
-        PlanError: the weights are those of another plan, or it does not fit the graph.
-        ModelError: the network cannot be captured.
-        SettingError: no calibration inputs, or a bias that does not fit.
-    """
-    if quantized.plan != plan.without_activations():
-        raise PlanError(
-            "expected weights of the same plan, found those of another one: quantize them first"
-        )
-    if not calibration:
-        raise SettingError(
-            "expected calibration inputs, for the ranges of activations, found none: pass a list "
-            "of network inputs"
-        )
-    graph = capture(model, calibration[0]) if graph is None else graph
-    reference = copy.deepcopy(model).cpu().eval()
-    network = copy.deepcopy(quantized.network)
-    weights = quantized.weights()
-    if plan.activations.power_of_two:
-        weights = power_of_two_weights(place_quantizers(graph, plan), reference, weights, plan)
-        with torch.no_grad():
-            for name, weight in weights.items():
-                own = network.get_submodule(name).get_parameter("weight")
-                own.copy_(weight.dequantize())
-    simulated = simulate_activations(
-        graph,
-        reference,
-        network,
-        weights,
-        plan,
-        [pad_inside(reference, x.detach().cpu()) for x in first_inputs(calibration)],
-    )
-    device = next((p.device for p in network.parameters()), torch.device("cpu"))
-    return QuantizedModel(
-        network,
-        plan=plan,
-        weights=weights,
-        decisions=quantized.decisions,
-        activations=simulated.to(device),
-    )
-
-
-def _network_method(resolved: Mapping[str, LayerPlan]) -> str | None:
-    """The method of the plan that rounds layers together, if there is one.
-
-    Raises:
-        PlanError: there are two.
-    """
-    found = {entry.method for entry in resolved.values() if entry.weight_bits is not None}
-    together = sorted(found & set(NETWORK))
-    if len(together) > 1:
-        raise PlanError(
-            f"expected one method that rounds layers together, found {' and '.join(together)}: "
-            "plan all such layers by one of them"
-        )
-    return together[0] if together else None
-
-
-def _rounded_together(
-    together: str,
-    model: nn.Module,
-    resolved: Mapping[str, LayerPlan],
-    inputs: Sequence[Tensor],
-    on_layer: Callable[[int, int], None] | None,
-) -> RoundedNetwork:
-    network = copy.deepcopy(model).eval().requires_grad_(False)
-
-    def round_by(
-        network: nn.Module,
-        method: str,
-        inputs: Sequence[Tensor],
-        report: Report,
-        layers: Sequence[str] | None = None,
-    ) -> RoundedNetwork:
-        tried = {
-            layer: replace(entry, method=method) if entry.method == together else entry
-            for layer, entry in resolved.items()
-        }
-        if layers is not None:
-            float_entry = LayerPlan(weight_bits=None)
-            tried = {n: e if n in layers else float_entry for n, e in tried.items()}
-        return walk(network, tried, inputs, report)
-
-    def errors_alone(network: nn.Module, layers: Sequence[str]) -> Mapping[str, float]:
-        planned = {layer: replace(resolved[layer], method="gptq") for layer in layers}
-        return measure_alone(network, planned, inputs[:INPUTS_ALONE])
-
-    task = NetworkTask(
-        model=network,
-        formats={
-            name: int_format
-            for name, entry in resolved.items()
-            if entry.method == together and (int_format := entry.weight_format) is not None
-        },
-        inputs=inputs,
-        round_by=round_by,
-        errors_alone=errors_alone,
-        report=on_layer or (lambda _done, _total: None),
-    )
-    rounded = NETWORK[together](task)
-    # In the mode and layout of the model.
-    finished = copy.deepcopy(model)
-    finished.load_state_dict(rounded.network.state_dict())
-    for name in rounded.weights:
-        finished.get_submodule(name).get_parameter("weight").requires_grad_(False)
-    return replace(rounded, network=finished)
+__all__ = ["LayerCoverage", "QuantizedModel", "codes_dtype", "verify_codes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,9 +41,9 @@ class LayerCoverage:
 class QuantizedModel(nn.Module):
     """A network whose planned weights are exactly ``codes * scale``.
 
-    Made by :func:`quantize`. The tensors of ``codes`` and ``scales`` stay on the CPU, and the
-    weights made from them are frozen, so that no training step can part the two. A layer in float
-    is in ``coverage`` alone, and the state dict is that of ``network``.
+    Made by :func:`quantisp.quantize`. The tensors of ``codes`` and ``scales`` stay on the CPU, and
+    the weights made from them are frozen, so that no training step can part the two. A layer in
+    float is in ``coverage`` alone, and the state dict is that of ``network``.
 
     Attributes:
         network: the float network with the dequantized float32 weights.
