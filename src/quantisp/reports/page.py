@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import cast
@@ -11,22 +10,14 @@ from quantisp.records import Crop, StudyResult
 from quantisp.reports import paper
 from quantisp.reports.cost_figure import cost_figure
 from quantisp.reports.costs import COST_NOTE, MAC_HEADINGS, cost_table, knee, mac_rows
-from quantisp.reports.coverage import COVERAGE_HEADINGS, coverage_lines, coverage_rows
+from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.crops import ERROR_LIMIT, crop_figure, enlargement
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.heatmap import width_figure
+from quantisp.reports.page_parts import definitions, figure, number, section
 from quantisp.reports.page_style import CSS
-from quantisp.reports.page_table import plain_table
-from quantisp.reports.series import (
-    COLUMN_NOTE,
-    Grid,
-    Group,
-    Series,
-    decimals,
-    study_grid,
-    study_series,
-    widest_series,
-)
+from quantisp.reports.page_table import image_table, layer_table, plain_table, study_table
+from quantisp.reports.series import Series, decimals, study_series, widest_series
 from quantisp.reports.tables import recommendation_lines
 from quantisp.reports.widths import frontier_lines, width_tables
 
@@ -47,13 +38,13 @@ def report_page(result: StudyResult, crops: Sequence[Crop], run: Mapping[str, st
         *_answer(result),
         _psnr_figure(result),
         *_width_section(result),
-        _section("Every width", _study_table(result)),
-        _section("Quality against cost", *_costs(result)) if cost_table(result) else "",
-        _section("What it looks like", *_crop_figures(result, crops)) if crops else "",
-        _section("Each picture", *(_image_table(result, one) for one in study_series(result))),
-        _section("What was quantized", *_coverage(result)) if result.coverage else "",
-        _section("How it was measured", _definitions(_protocol(result))),
-        _section("The run", _definitions(run)) if run else "",
+        section("Every width", study_table(result)),
+        section("Quality against cost", *_costs(result)) if cost_table(result) else "",
+        section("What it looks like", *_crop_figures(result, crops)) if crops else "",
+        section("Each picture", *(image_table(result, one) for one in study_series(result))),
+        section("What was quantized", *_coverage(result)) if result.coverage else "",
+        section("How it was measured", definitions(_protocol(result))),
+        section("The run", definitions(run)) if run else "",
     ]
     return f"""<!DOCTYPE html>
 <html lang="en">
@@ -87,7 +78,7 @@ def _answer(result: StudyResult) -> Iterable[str]:
     yield (
         f'<p class="facts">{escape(result.model)} on {escape(result.task)}, '
         f"{count} picture{'' if count == 1 else 's'}, float "
-        f"{_number(decimals(result.float.psnr_db))} dB, SSIM {decimals(result.float.ssim, 4)}.</p>"
+        f"{number(decimals(result.float.psnr_db))} dB, SSIM {decimals(result.float.ssim, 4)}.</p>"
     )
 
 
@@ -110,10 +101,6 @@ def _verdict(series: Series, *, stress: bool) -> str:
     return f"With {label} it takes {bits}{limit}."
 
 
-def _section(heading: str, *parts: str) -> str:
-    return "\n".join(["<section>", f"<h2>{heading}</h2>", *parts, "</section>"])
-
-
 def _psnr_figure(result: StudyResult) -> str:
     caption = (
         "Left, mean PSNR against weight bits; right, what each width costs, on a logarithmic axis. "
@@ -123,24 +110,24 @@ def _psnr_figure(result: StudyResult) -> str:
         "Two charts over weight bits: PSNR, and its drop against float; the table below has the "
         f"numbers. {'; '.join(recommendation_lines(result))}"
     )
-    return _figure("image/svg+xml", psnr_figure(result, "svg"), alt, caption)
+    return figure("image/svg+xml", psnr_figure(result, "svg"), alt, caption)
 
 
 def _costs(result: StudyResult) -> Iterable[str]:
-    table, figure, best = cost_table(result), cost_figure(result, "svg"), knee(result)
-    if table is None or figure is None:
+    table, drawn, best = cost_table(result), cost_figure(result, "svg"), knee(result)
+    if table is None or drawn is None:
         return
     if best is not None:
         yield (
             f"<p>The knee of PSNR against bit operations is at <strong>"
-            f"{escape(best.setting.label)}</strong>: {_number(decimals(best.drop_db))} dB below "
+            f"{escape(best.setting.label)}</strong>: {number(decimals(best.drop_db))} dB below "
             "float.</p>"
         )
     caption = (
         "Left, PSNR against bit operations for an output pixel; right, against the size of the "
         "weights, both on logarithmic axes."
     )
-    yield _figure("image/svg+xml", figure, "Two charts; the table below has the numbers.", caption)
+    yield figure("image/svg+xml", drawn, "Two charts; the table below has the numbers.", caption)
     yield plain_table(table.headings, table.rows, f"{COST_NOTE}.", chosen=table.knee)
     note = (
         "Estimates for 45 nm between and beyond the points that Horowitz published (ISSCC 2014): "
@@ -160,13 +147,13 @@ def _width_section(result: StudyResult) -> Iterable[str]:
     )
     lists = [
         f"<p>{escape(table.title)}:</p>\n<ul>\n"
-        + "\n".join(f"<li>{_number(escape(line))}</li>" for line in frontier_lines(table))
+        + "\n".join(f"<li>{number(escape(line))}</li>" for line in frontier_lines(table))
         + "\n</ul>"
         for table in tables
     ]
     alt = "; ".join(f"{table.title}: {', '.join(frontier_lines(table))}" for table in tables)
-    figure = _figure("image/svg+xml", width_figure(tables, "svg"), alt, caption)
-    yield _section("Weights and activations", figure, *lists)
+    drawn = figure("image/svg+xml", width_figure(tables, "svg"), alt, caption)
+    yield section("Weights and activations", drawn, *lists)
 
 
 def _crop_figures(result: StudyResult, crops: Sequence[Crop]) -> Iterable[str]:
@@ -182,120 +169,13 @@ def _crop_figure(crop: Crop, rounding: str) -> str:
         f"{place}, enlarged {enlargement(crop)} times; {rounding}. Below, the largest error over "
         f"R, G and B, in 8-bit steps; {ERROR_LIMIT} and more are one colour."
     )
-    return _figure("image/png", crop_figure(crop), f"{place}: truth, {panels}", escape(caption))
-
-
-def _figure(media_type: str, content: bytes, alt: str, caption: str) -> str:
-    data = base64.b64encode(content).decode("ascii")
-    return (
-        f'<figure>\n<img alt="{escape(alt)}" src="data:{media_type};base64,{data}">\n'
-        f"<figcaption>{caption}</figcaption>\n</figure>"
-    )
-
-
-def _study_table(result: StudyResult) -> str:
-    grid = study_grid(result)
-    titles = "".join(
-        f'<th class="group first" colspan="{len(group.headings)}" scope="colgroup">'
-        f"{escape(group.title)}</th>"
-        for group in grid.groups
-    )
-    headings = "".join(
-        f'<th{_first(index)} scope="col">{"<br>".join(lines)}</th>'
-        for group in grid.groups
-        for index, lines in enumerate(group.headings)
-    )
-    note = f"{COLUMN_NOTE[0].upper()}{COLUMN_NOTE[1:]}. Highlighted: the recommended width."
-    if result.is_kodak:
-        note += f" The paper: {paper.CITATION}"
-    return "\n".join(
-        [
-            '<div class="wide">',
-            "<table>",
-            f"<caption>{escape(note)}</caption>",
-            "<thead>",
-            f'<tr><th rowspan="2" scope="col">weight<br>bits</th>{titles}</tr>',
-            f"<tr>{headings}</tr>",
-            "</thead>",
-            "<tbody>",
-            *(_study_row(grid, bits) for bits in grid.widths),
-            "</tbody>",
-            "</table>",
-            "</div>",
-        ]
-    )
-
-
-def _study_row(grid: Grid, bits: int | None) -> str:
-    name = "float" if bits is None else str(bits)
-    cells = "".join(_group_cells(group, bits) for group in grid.groups)
-    return f'<tr{_class(name if bits is None else "")}><th scope="row">{name}</th>{cells}</tr>'
-
-
-def _group_cells(group: Group, bits: int | None) -> str:
-    chosen = "chosen" if bits is not None and bits == group.chosen_bits else ""
-    return "".join(
-        f"<td{_class('first' if index == 0 else '', chosen)}>{_number(text)}</td>"
-        for index, text in enumerate(group.cells_at(bits))
-    )
-
-
-def _image_table(result: StudyResult, series: Series) -> str:
-    widths = "".join(f'<th scope="col">{row.weight_bits}</th>' for row in series.rows)
-    rows = [
-        f'<tr><th class="name" scope="row">{escape(name)}</th>'
-        f"<td>{_number(decimals(psnr_db))}</td>"
-        + "".join(f"<td>{_image_cell(row.images, name)}</td>" for row in series.rows)
-        + "</tr>"
-        for name, psnr_db in result.float.images.items()
-    ]
-    return "\n".join(
-        [
-            "<details>",
-            f"<summary>PSNR of each picture, dB: {escape(series.label)}</summary>",
-            '<div class="wide">',
-            "<table>",
-            f'<thead><tr><th scope="col">weight bits</th><th scope="col">float</th>{widths}</tr>'
-            "</thead>",
-            "<tbody>",
-            *rows,
-            "</tbody>",
-            "</table>",
-            "</div>",
-            "</details>",
-        ]
-    )
-
-
-def _image_cell(images: Mapping[str, float], name: str) -> str:
-    return _number(decimals(images[name])) if name in images else ""
+    return figure("image/png", crop_figure(crop), f"{place}: truth, {panels}", escape(caption))
 
 
 def _coverage(result: StudyResult) -> Iterable[str]:
     lines = coverage_lines(result) or ["Every layer's weights; biases stay in float."]
     yield from (f'<p class="facts">{escape(line)}</p>' for line in lines)
-    headings = "".join(f'<th scope="col">{heading}</th>' for heading in COVERAGE_HEADINGS)
-    rows = [
-        f'<tr><th class="name" scope="row">{escape(name)}</th>'
-        + "".join(f"<td>{escape(text)}</td>" for text in texts)
-        + "</tr>"
-        for name, *texts in coverage_rows(result)
-    ]
-    yield "\n".join(
-        [
-            "<details>",
-            "<summary>Each layer</summary>",
-            '<div class="wide">',
-            "<table>",
-            f"<thead><tr>{headings}</tr></thead>",
-            "<tbody>",
-            *rows,
-            "</tbody>",
-            "</table>",
-            "</div>",
-            "</details>",
-        ]
-    )
+    yield layer_table(result)
 
 
 def _protocol(result: StudyResult) -> dict[str, str]:
@@ -305,11 +185,6 @@ def _protocol(result: StudyResult) -> dict[str, str]:
         **({} if result.cfa is None else {"CFA": result.cfa}),
         **{name.replace("_", " "): _plain(value) for name, value in result.protocol.items()},
     }
-
-
-def _definitions(entries: Mapping[str, str]) -> str:
-    pairs = (f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in entries.items())
-    return "\n".join(["<dl>", *pairs, "</dl>"])
 
 
 def _plain(value: object) -> str:
@@ -323,16 +198,3 @@ def _plain(value: object) -> str:
     if isinstance(value, Sequence):
         return ", ".join(map(_plain, cast("Sequence[object]", value)))
     return str(value)
-
-
-def _number(text: str) -> str:
-    return text.replace("-", "\N{MINUS SIGN}")
-
-
-def _first(index: int) -> str:
-    return _class("first" if index == 0 else "")
-
-
-def _class(*names: str) -> str:
-    used = " ".join(name for name in names if name)
-    return f' class="{used}"' if used else ""
