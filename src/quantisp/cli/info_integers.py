@@ -21,7 +21,7 @@ def is_integer_network(model: str | None) -> bool:
 def describe_integers(model: str) -> dict[str, Any]:
     """Widths, accumulators, and how each layer's sums are computed here."""
     from quantisp.quantization.integer import IntegerExecutor, load_integer_network
-    from quantisp.quantization.integer.products import int8_is_exact
+    from quantisp.quantization.integer.int8 import int8_is_exact
 
     network = load_integer_network(Path(model))
     executor = IntegerExecutor(network)

@@ -20,7 +20,7 @@ from quantisp.quantization import (
     quantize_activations,
 )
 from quantisp.quantization.integer import IntegerExecutor, integer_network, run_specification
-from quantisp.quantization.integer.products import int8_is_exact
+from quantisp.quantization.integer.int8 import int8_is_exact
 
 NETWORKS = {"everything": Everything, "dephasenet": tiny_dephasenet, "chain": Chain}
 SIZES = {"everything": (1, 1, 8, 12), "dephasenet": (1, 1, 8, 12), "chain": (2, 1, 5, 7)}

@@ -7,10 +7,11 @@ import torch
 
 from quantisp.quantization.graph.execution import apply_weight
 from quantisp.quantization.graph.nodes import Conv, ConvTranspose, Linear, Node
-from quantisp.quantization.integer import fused, products
+from quantisp.quantization.integer import fused, int8, products
 from quantisp.quantization.integer.fused import rounding_is_exact
+from quantisp.quantization.integer.int8 import int8_is_exact
 from quantisp.quantization.integer.network import Codes, Weights
-from quantisp.quantization.integer.products import choose_product, int8_is_exact
+from quantisp.quantization.integer.products import choose_product
 
 KINDS = ("int8", "float32", "float64")
 
@@ -119,13 +120,13 @@ def test_where_bytes_are_not_exact_others_are_used(monkeypatch):
 
 
 def test_the_self_test_finds_an_operator_that_saturates(monkeypatch):
-    real = products.convolution
+    real = int8.convolution
 
     def saturating(operation, codes, *, zero):
         run = real(operation, codes, zero=zero)
         return lambda x: run(x).clamp(-32768, 32767)
 
-    monkeypatch.setattr(products, "convolution", saturating)
+    monkeypatch.setattr(int8, "convolution", saturating)
     int8_is_exact.cache_clear()
     assert not int8_is_exact()
     int8_is_exact.cache_clear()

@@ -19,8 +19,9 @@ from quantisp.quantization.activations.settings import TieRule
 from quantisp.quantization.graph.execution import apply_weight
 from quantisp.quantization.graph.nodes import Conv, Node
 from quantisp.quantization.integer.bounds import LayerAccumulator
+from quantisp.quantization.integer.int8 import as_bytes, convolution
 from quantisp.quantization.integer.network import Codes, NodeIntegers, Weights
-from quantisp.quantization.integer.products import LayerProduct, as_bytes, convolution
+from quantisp.quantization.integer.products import LayerProduct
 
 __all__ = ["fused_layer", "rounding_is_exact"]
 

@@ -2,10 +2,8 @@
 
 A convolution is split into parts, each of them exact, whose sum (each shifted to the left) it is:
 
-* ``int8``: operands in limbs of eight bits, through ``torch.ops.onednn.qconv2d_pointwise``, which
-  multiplies uint8 by int8 and sums in int32. Its float32 output holds sums below 2^24. It is a
-  private operator of PyTorch, and some processors saturate sums of two products to 16 bits: a
-  self-test decides whether it is used.
+* ``int8``: operands in limbs of eight bits, by the operator for bytes where it is exact. Its
+  float32 output holds sums below 2^24.
 * ``float32``: limbs so narrow that every partial sum stays below 2^24, which float32 adds exactly
   in whatever order.
 * ``float64``: the same below 2^53; the last resort, and always there.
@@ -17,11 +15,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, Literal
 
 import torch
-from jaxtyping import Float, Int, Integer, UInt8
+from jaxtyping import Int
 from torch import Tensor
 
 from quantisp.errors import ModelError
@@ -29,9 +26,15 @@ from quantisp.quantization.graph.execution import apply_weight
 from quantisp.quantization.graph.nodes import Conv, Linear, Node
 from quantisp.quantization.integer import kernels
 from quantisp.quantization.integer.bounds import channel_bounds
+from quantisp.quantization.integer.int8 import (
+    as_bytes,
+    channels_last,
+    convolution,
+    int8_is_exact,
+)
 from quantisp.quantization.integer.network import Codes, Weights
 
-__all__ = ["Kind", "LayerProduct", "as_bytes", "choose_product", "convolution", "int8_is_exact"]
+__all__ = ["Kind", "LayerProduct", "choose_product"]
 
 Kind = Literal["int8", "float32", "float64"]
 # What a part takes, in units of a float32 convolution.
@@ -235,19 +238,11 @@ def _narrowed(node: Node, codes: Tensor, limb: Limb) -> list[Tensor] | None:
     return None
 
 
-def as_bytes(x: Integer[Tensor, "n c h w"], *, signed: bool) -> UInt8[Tensor, "n c h w"]:
-    """Codes of eight bits as unsigned bytes, of which 128 stands for 0 if they are signed."""
-    if not signed:
-        return _channels_last(x.to(torch.uint8))
-    # The highest bit turned round adds 128.
-    return _channels_last(x.to(torch.int8)).view(torch.uint8) ^ 128
-
-
 def _bytes(x: Tensor, limbs: list[Limb]) -> list[Tensor]:
     """Each limb of an input as unsigned bytes, in the layout that convolutions want."""
     if len(limbs) == 1:
         return [as_bytes(x, signed=limbs[0].low < 0)]
-    rows = _channels_last(x).permute(0, 2, 3, 1)
+    rows = channels_last(x).permute(0, 2, 3, 1)
     below, above = (torch.empty(rows.shape, dtype=torch.uint8) for _ in limbs)
     flat, first, second = (t.reshape(-1).numpy() for t in (rows, below, above))
     offset = 128 if limbs[1].low < 0 else 0
@@ -255,78 +250,3 @@ def _bytes(x: Tensor, limbs: list[Limb]) -> list[Tensor]:
         len(flat), lambda part: kernels.split(flat[part], offset, first[part], second[part])
     )
     return [below.permute(0, 3, 1, 2), above.permute(0, 3, 1, 2)]
-
-
-def _channels_last(x: Tensor) -> Tensor:
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-
-
-def convolution(
-    operation: Any,
-    codes: Int[Tensor, "*shape"],
-    *,
-    zero: int,
-    scale: Float[Tensor, " channels"] | None = None,
-    bias: Float[Tensor, " channels"] | None = None,
-    dtype: torch.dtype = torch.float32,
-) -> Callable[[Tensor], Tensor]:
-    """From unsigned bytes to sums of products, by the operator for bytes.
-
-    Args:
-        operation: a ``Conv`` or ``Linear``.
-        codes: weights that int8 holds.
-        zero: which byte stands for 0.
-        scale: what sums are multiplied by, for each output channel; None is 1.
-        bias: what is added then, in float32; None is nothing.
-        dtype: of the result; uint8 and int8 are rounded to the nearest, half to even, and saturate.
-    """
-    linear = isinstance(operation, Linear)
-    weight = (codes[:, :, None, None] if linear else codes).to(torch.int8)
-    channels = weight.shape[0]
-    scale, zeros = torch.ones(channels) if scale is None else scale, torch.zeros(channels).long()
-    stride, padding, dilation, groups = (
-        ([1, 1], [0, 0], [1, 1], 1)
-        if linear
-        else (
-            list(operation.stride),
-            list(operation.padding),
-            list(operation.dilation),
-            operation.groups,
-        )
-    )
-    onednn: Any = torch.ops.onednn
-    packed = onednn.qconv_prepack(
-        weight.contiguous(), scale, 1.0, zero, stride, padding, dilation, groups, None
-    )
-    shape = (stride, padding, dilation, groups)
-    rest = (1.0, 0, dtype, "none", [], "")
-    return lambda x: onednn.qconv2d_pointwise(
-        x, 1.0, zero, packed, scale, zeros, bias, *shape, *rest
-    )
-
-
-@cache
-def int8_is_exact() -> bool:
-    """Whether the operator for bytes is there, and exact on this processor, extremes included."""
-    generator = torch.Generator().manual_seed(0)
-    operation = Conv(layer="", stride=(1, 1), padding=(1, 1), dilation=(1, 1), groups=1)
-    shape, size = (32, 64, 3, 3), (1, 64, 7, 9)
-    ends = torch.tensor([-128, 127])
-    for sign in (torch.zeros(shape, dtype=torch.int64), torch.ones(shape, dtype=torch.int64), None):
-        chosen = torch.randint(0, 2, shape, generator=generator) if sign is None else sign
-        weight = ends[chosen]
-        for x in (
-            torch.full(size, 255, dtype=torch.uint8),
-            torch.randint(0, 2, size, generator=generator).to(torch.uint8) * 255,
-            torch.randint(0, 256, size, generator=generator).to(torch.uint8),
-        ):
-            for zero in (0, 128):
-                wanted = apply_weight(operation, x.double() - zero, weight.double(), None)
-                try:
-                    found = convolution(operation, weight, zero=zero)(_channels_last(x))
-                except (AttributeError, RuntimeError, NotImplementedError):
-                    return False
-                # What float32 holds is not exact beyond 2^24, but no farther off than its steps.
-                if not torch.equal(found, wanted.float()):
-                    return False
-    return True
