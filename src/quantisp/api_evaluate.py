@@ -8,7 +8,7 @@ from pathlib import Path
 
 from quantisp.api_inputs import Sources, example_input, find_material, try_out
 from quantisp.api_models import DEFAULT_MODEL, Model, find_model
-from quantisp.api_settings import calibration_for
+from quantisp.api_settings import calibration_for, check_seed
 from quantisp.cfa import CFAPattern
 from quantisp.errors import ModelError, SettingError
 from quantisp.evaluation import evaluate_pictures
@@ -34,6 +34,7 @@ def evaluate(
     plan: Plan | None = None,
     calibration: Sources | None = None,
     border_px: int = 10,
+    seed: int = 0,
     device: str = "auto",
     on_read: Callable[[int, int], None] | None = None,
     on_progress: Callable[[int, int], None] | None = None,
@@ -48,6 +49,7 @@ def evaluate(
         plan: quantizes the network first; None is float.
         calibration: pictures for methods of the plan that need some; None is two packaged ones.
         border_px: left out at each side for one of the figures.
+        seed: of the calibration crops' places, and of what methods of the plan draw at random.
         device: ``auto``, ``cpu``, ``cuda`` and so on.
         on_read: called with the number of pictures read, and of all.
         on_progress: called with the number of pictures restored, and of all.
@@ -55,6 +57,7 @@ def evaluate(
     Raises:
         InputError: an unusable model, picture or setting.
     """
+    check_seed(seed)
     found = find_model(model, weights, pattern=pattern)
     place = find_device(device)
     material = find_material(
@@ -74,8 +77,15 @@ def evaluate(
             log.info("in float: %s, for %s", name, reason)
         planned = plan.resolve(network).values()
         methods = {entry.method for entry in planned if entry.weight_bits is not None}
-        crops = calibration_for(calibration, methods, material, needed=plan.quantizes_activations)
-        network = quantize(network, plan, None if crops is None else material.degraded(crops))
+        crops = calibration_for(
+            calibration,
+            methods,
+            material,
+            needed=plan.quantizes_activations,
+            seed=seed,
+        )
+        given = None if crops is None else material.degraded(crops)
+        network = quantize(network, plan, given, seed=seed)
     elif calibration is not None:
         raise SettingError("expected a plan beside calibration pictures, found none: pass --plan")
     return evaluate_pictures(

@@ -13,7 +13,7 @@ from torch import Tensor
 from quantisp.api import find_model
 from quantisp.api_files import QuantizedOrigin, printable, save_quantized, source_revision
 from quantisp.api_inputs import Material, example_input, find_degradation
-from quantisp.api_settings import calibration_for
+from quantisp.api_settings import calibration_for, check_seed
 from quantisp.data import default_calibration
 from quantisp.errors import ModelError, OutputError, SettingError
 from quantisp.files import make_folder
@@ -74,6 +74,7 @@ def quantize_to_file(
     degradation: str | None = None,
     calibration: Sequence[str | Path] | None = None,
     accumulator: Accumulator | None = None,
+    seed: int = 0,
     command: str,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> QuantizedFile:
@@ -90,6 +91,8 @@ def quantize_to_file(
             activations that need inputs, and to see what batch normalisations follow.
         calibration: pictures for what needs some; None is two packaged ones.
         accumulator: of an integer network; None is as wide as sums have to be.
+        seed: of the calibration crops' places, and of what methods draw at random; recorded in the
+            file with the pictures.
         command: recorded in the file.
         on_layer: called with the number of layers done, and of all.
 
@@ -97,6 +100,7 @@ def quantize_to_file(
         InputError: an unusable model, plan, picture or place; nothing is written.
         RunError: a method failed.
     """
+    check_seed(seed)
     in_integers = not out.suffix
     if in_integers:
         _check_folder(out, plan)
@@ -122,7 +126,12 @@ def quantize_to_file(
     if not methods:
         raise SettingError("expected at least one layer with weight bits, found none: plan some")
     inputs, data = _inputs(
-        calibration, methods, found, degradation, in_integers=plan.quantizes_activations
+        calibration,
+        methods,
+        found,
+        degradation,
+        in_integers=plan.quantizes_activations,
+        seed=seed,
     )
     folding = _folded(found, degradation)
     if degradation is not None and inputs is None and not (folding.folded or folding.left):
@@ -130,7 +139,7 @@ def quantize_to_file(
             f"expected no degradation, for the methods ({', '.join(sorted(methods))}) look at no "
             "inputs: leave out --degradation"
         )
-    quantized = quantize(folding.network, plan, inputs, on_layer=on_layer)
+    quantized = quantize(folding.network, plan, inputs, seed=seed, on_layer=on_layer)
     digest = model_sha256(found.model)
     if in_integers:
         return _integer_folder(out, quantized, found, digest, accumulator, command, data)
@@ -241,13 +250,14 @@ def _inputs(
     degradation: str | None,
     *,
     in_integers: bool,
+    seed: int,
 ) -> tuple[list[Tensor] | None, str]:
     """The inputs to calibrate with, if something needs some, and what is recorded of them."""
-    crops = calibration_for(sources, methods, None, needed=in_integers)
+    crops = calibration_for(sources, methods, None, needed=in_integers, seed=seed)
     if crops is None:
         return None, "not calibrated"
     material = Material(degradation=find_degradation(found, degradation), pictures=())
     paths = [file.path for file in default_calibration()] if sources is None else sources
     names = " ".join(Path(path).name for path in paths)
-    data = f"calibrated on {names}: {len(crops.sha256)} pictures"
+    data = f"calibrated on {names}: {len(crops.sha256)} pictures, seed {seed}"
     return material.degraded(crops), data

@@ -19,6 +19,7 @@ from quantisp.records import Granularity, Setting
 __all__ = [
     "calibration_for",
     "check_profile",
+    "check_seed",
     "find_execution",
     "find_settings",
     "find_ways",
@@ -44,6 +45,16 @@ def check_profile(
             f"expected one scale for each tensor, for {profile.name} has no others, found "
             "granularity channel: pass --granularity tensor"
         )
+
+
+def check_seed(seed: int) -> None:
+    """Refuse what is no seed.
+
+    Raises:
+        SettingError: it is negative, or wider than 31 bits.
+    """
+    if not 0 <= seed < 1 << 31:
+        raise SettingError(f"expected a seed from 0 to 2^31 - 1, found {seed}: correct --seed")
 
 
 EXECUTIONS = ("simulated", "integer")
@@ -134,7 +145,12 @@ def find_settings(
 
 
 def calibration_for(
-    sources: Sources | None, methods: set[str], material: Material | None, *, needed: bool = False
+    sources: Sources | None,
+    methods: set[str],
+    material: Material | None,
+    *,
+    needed: bool = False,
+    seed: int = 0,
 ) -> CalibrationCrops | None:
     """Crops to calibrate with, if one of the methods needs some, or they are needed anyway.
 
@@ -143,6 +159,7 @@ def calibration_for(
         methods: that round.
         material: what is measured on; None is nothing.
         needed: whatever the methods are.
+        seed: chooses the places of the crops.
 
     Raises:
         SettingError: pictures that no method would look at.
@@ -161,7 +178,7 @@ def calibration_for(
             "--calibration"
         )
     files = default_calibration() if sources is None else find_images(listed(sources))
-    crops = calibration_crops(files)
+    crops = calibration_crops(files, seed=seed)
     measured = {} if material is None else material.measured()
     for file, digest in zip(files, crops.sha256, strict=True):
         if digest in measured:

@@ -13,6 +13,7 @@ from quantisp.api_models import DEFAULT_MODEL, Model, find_model
 from quantisp.api_settings import (
     calibration_for,
     check_profile,
+    check_seed,
     find_execution,
     find_settings,
     find_ways,
@@ -74,6 +75,7 @@ def study(
     input_bits: int | None = None,
     sum_bits: int | None = None,
     within_db: float = 0.05,
+    seed: int = 0,
     out: str | Path | None = None,
     device: str = "auto",
     execution: str = "simulated",
@@ -107,6 +109,8 @@ def study(
             activations have bits, and an input as it is where they have none.
         sum_bits: 4 to 16, of activations that are added to others; None is as wide as they are.
         within_db: the drop that the recommendation allows.
+        seed: of the calibration crops' places, and of what methods draw at random; the same seed
+            gives the same codes.
         out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
             study goes on; None keeps nothing.
         device: ``auto``, ``cpu``, ``cuda`` and so on.
@@ -140,6 +144,7 @@ def study(
             input_bits=input_bits,
             sum_bits=sum_bits,
             within_db=within_db,
+            seed=seed,
             out=Path(scratch) / "study" if out is None else Path(out),
             device=device,
             execution=execution,
@@ -170,6 +175,7 @@ def study_with_crops(
     input_bits: int | None = None,
     sum_bits: int | None = None,
     within_db: float = 0.05,
+    seed: int = 0,
     crops: Sequence[str] = (),
     device: str = "auto",
     execution: str = "simulated",
@@ -187,6 +193,7 @@ def study_with_crops(
     """
     if not 0.0 <= within_db < math.inf:
         raise SettingError(f"expected a drop of 0 dB or more, found {within_db}: give --within")
+    check_seed(seed)
     found = find_model(model, weights)
     if isinstance(found.model, QuantizedModel):
         raise ModelError(
@@ -240,7 +247,7 @@ def study_with_crops(
     if runs is not None:
         runs.check_plans(planned)
     needed = mixed.looks_at_inputs or in_integers
-    cut = calibration_for(calibration, used, material, needed=needed)
+    cut = calibration_for(calibration, used, material, needed=needed, seed=seed)
     request = StudyRequest(
         name=found.name,
         model=folding.network,
@@ -252,6 +259,7 @@ def study_with_crops(
         crop_places=[parse_place(text, material.pictures) for text in crops],
         calibration=() if cut is None else material.degraded(cut),
         calibration_sha256=() if cut is None else cut.sha256,
+        seed=seed,
         skip_layers=skipped,
         coverage=coverage(folding, planned),
         activations=activations,

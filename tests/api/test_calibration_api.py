@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,31 @@ def test_other_calibration_is_another_study(data: Path, tmp_path: Path, calibrat
     studied(data, out=tmp_path / "out", methods=["gptq"], calibration=calibration)
     with pytest.raises(OutputError, match="a study with another calibration"):
         studied(data, out=tmp_path / "out", methods=["gptq"])
+
+
+def test_a_seed_chooses_the_crops(data: Path, tmp_path: Path, calibration: Path) -> None:
+    options = {"methods": ["gptq"], "calibration": calibration}
+    found = [
+        studied(data, out=tmp_path / name, **options, **seed)
+        for name, seed in {"default": {}, "0": {"seed": 0}, "1": {"seed": 1}}.items()
+    ]
+    assert found[0] == found[1] != found[2]
+    results = [json.loads((tmp_path / name / "study.json").read_text()) for name in "01"]
+    assert [result["protocol"]["seed"] for result in results] == [0, 1]
+    # The figures of one seed do not become those of another.
+    with pytest.raises(OutputError, match="a study with another seed"):
+        studied(data, out=tmp_path / "0", **options, seed=1)
+    plan = Plan.uniform(weight_bits=3, method="gptq", granularity="channel")
+    given = {"plan": plan, "calibration": calibration}
+    psnr = [evaluate(tiny_net(), data / "val", **given, seed=s).psnr_db for s in (0, 0, 1)]
+    assert psnr[0] == psnr[1] != psnr[2]
+
+
+def test_what_is_no_seed_is_refused(data: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with pytest.raises(SettingError, match=r"from 0 to 2\^31 - 1, found -1: correct --seed"):
+        studied(data, out=out, methods=["gptq"], seed=-1)
+    assert not out.exists()
 
 
 def test_calibration_that_nothing_looks_at_is_refused(data: Path, calibration: Path) -> None:

@@ -11,6 +11,7 @@ import torch
 from api_kit import KODAK_CFA, TINY, tiny_net, write_pictures
 from safetensors import safe_open
 from safetensors.torch import save_file
+from torch import Tensor
 
 from quantisp.api import evaluate, find_model, load_model, study
 from quantisp.api_quantize import QuantizedFile, quantize_to_file
@@ -79,12 +80,30 @@ def test_calibration_is_recorded_and_checked(model: Path, tmp_path: Path) -> Non
     )
     provenance = find_model(out).provenance
     assert provenance is not None
-    assert provenance.data == "calibrated on calibrate: 2 pictures"
+    assert provenance.data == "calibrated on calibrate: 2 pictures, seed 0"
     assert layers[-1][0] == layers[-1][1] == len(layers)
     small = write_pictures(tmp_path / "small", count=1, px=40)
     with pytest.raises(ImageError, match="at least 96x96"):
         quantize_to_file(model, plan, tmp_path / "x.safetensors", calibration=[small], command="")
     assert not (tmp_path / "x.safetensors").exists()
+
+
+def test_the_same_seed_gives_the_same_codes(model: Path, tmp_path: Path) -> None:
+    plan = Plan.uniform(weight_bits=4, method="gptq", granularity="channel")
+    pictures = write_pictures(tmp_path / "calibrate", count=2, px=120)
+    codes: list[dict[str, Tensor]] = []
+    for name, seed in {"default": {}, "0": {"seed": 0}, "1": {"seed": 1}, "2": {"seed": 1}}.items():
+        out = tmp_path / f"{name}.safetensors"
+        quantize_to_file(model, plan, out, calibration=[pictures], command="quantisp", **seed)
+        found = find_model(out)
+        assert found.provenance is not None
+        assert found.provenance.data.endswith(f"seed {seed.get('seed', 0)}")
+        assert isinstance(found.model, QuantizedModel)
+        codes.append(found.model.codes)
+    by_default, zero, one, again = codes
+    assert all(torch.equal(by_default[name], zero[name]) for name in zero)
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert any(not torch.equal(one[name], zero[name]) for name in zero)
 
 
 def test_a_network_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -95,6 +95,22 @@ def test_unseen_inputs_are_nearer_to_float(
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("method", ["brecq", "incremental"])
+def test_a_seed_chooses_what_is_drawn(
+    residual: nn.Module, inputs: list[Tensor], method: str
+) -> None:
+    plan = Plan.uniform(weight_bits=4, method=method, granularity="channel")
+    by_default, zero, one, again = (
+        quantize(residual, plan, inputs, **seed)
+        for seed in ({}, {"seed": 0}, {"seed": 1}, {"seed": 1})
+    )
+    for name, codes in by_default.codes.items():
+        assert torch.equal(codes, zero.codes[name])
+        assert torch.equal(one.codes[name], again.codes[name])
+    assert any(not torch.equal(one.codes[name], zero.codes[name]) for name in zero.codes)
+
+
+@pytest.mark.unit
 def test_the_methods_come_in_the_order_of_their_worth(
     residual: nn.Module, inputs: list[Tensor]
 ) -> None:

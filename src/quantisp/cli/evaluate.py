@@ -16,6 +16,7 @@ from quantisp.cli.options import (
     ModelOption,
     PatternOption,
     PlanOption,
+    SeedOption,
     TargetsOption,
     WeightsOption,
     read_plan,
@@ -38,6 +39,7 @@ def evaluate_command(
     border: Annotated[
         int, typer.Option(help="Pixels at each side that one of the figures leaves out.")
     ] = 10,
+    seed: SeedOption = 0,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -60,6 +62,7 @@ def evaluate_command(
             plan=None if plan is None else read_plan(plan),
             calibration=calibration or None,
             border_px=border,
+            seed=seed,
             device=device,
             on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=lambda count, total: display.show("restoring", count, total),

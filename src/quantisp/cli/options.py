@@ -27,6 +27,7 @@ __all__ = [
     "PatternOption",
     "PlanOption",
     "ProfileOption",
+    "SeedOption",
     "TargetsOption",
     "WeightsOption",
     "find_accumulator",
@@ -138,6 +139,12 @@ ProfileOption = Annotated[
     typer.Option(
         help="A hardware profile: a JSON file, npu-multiplier or isp-shift.",
         show_default="none",
+    ),
+]
+SeedOption = Annotated[
+    int,
+    typer.Option(
+        help="Of the places that calibration crops are cut from, and of what rounding methods draw."
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, ...")]

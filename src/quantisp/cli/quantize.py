@@ -22,6 +22,7 @@ from quantisp.cli.options import (
     OverflowOption,
     PlanOption,
     ProfileOption,
+    SeedOption,
     SumBitsOption,
     WeightsOption,
     find_accumulator,
@@ -68,6 +69,7 @@ def quantize_command(
     profile: ProfileOption = None,
     calibration: CalibrationOption = None,
     degradation: DegradationOption = None,
+    seed: SeedOption = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Quantize a network into a file, which other commands take as --model.
@@ -93,6 +95,7 @@ def quantize_command(
             degradation=degradation,
             calibration=calibration or None,
             accumulator=accumulator,
+            seed=seed,
             command=shlex.join(["quantisp", *sys.argv[1:]]),
             on_layer=lambda count, total: display.show("rounding", count, total),
         )

@@ -86,9 +86,11 @@ def simulate_command(
 
     Example: quantisp simulate photos/ --cfa rgbw-kodak --iso 800 --out captures/
     """
+    from quantisp.api_settings import check_seed
     from quantisp.api_simulate import simulate
     from quantisp.cfa.simulation import SensorSettings
 
+    check_seed(seed)
     model, notes = _noise(iso, noise)
     settings = SensorSettings(
         pattern=_sensor(cfa, white_sensitivity),
@@ -96,7 +98,7 @@ def simulate_command(
         black=black,
         exposure_ev=exposure,
         noise=model,
-        seed=_seed(seed),
+        seed=seed,
     )
     with ProgressDisplay() as display:
         written = simulate(
@@ -175,12 +177,6 @@ def _gains(text: str | None) -> tuple[float, float, float] | None:
         return None
     red, green, blue = parse_numbers(text, "--white-balance-gains", "R,G,B", count=3)
     return red, green, blue
-
-
-def _seed(seed: int) -> int:
-    if not 0 <= seed < 1 << 31:
-        raise SettingError(f"expected a seed from 0 to 2^31 - 1, found {seed}: correct --seed")
-    return seed
 
 
 def _table(written: tuple[Simulated, ...]) -> Table:

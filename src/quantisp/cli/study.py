@@ -26,6 +26,7 @@ from quantisp.cli.options import (
     ModelOption,
     OverflowOption,
     ProfileOption,
+    SeedOption,
     SumBitsOption,
     TargetsOption,
     WeightsOption,
@@ -116,6 +117,7 @@ def study_command(
     within: Annotated[
         float, typer.Option(help="Drop in dB that the recommendation allows.")
     ] = 0.05,
+    seed: SeedOption = 0,
     crop: Annotated[
         list[str] | None,
         typer.Option(
@@ -184,6 +186,7 @@ def study_command(
             input_bits=input_bits,
             sum_bits=sum_bits,
             within_db=within,
+            seed=seed,
             crops=crop or (),
             out=out,
             device=device,

@@ -93,6 +93,7 @@ class StudyNetworks:
             self.request.model,
             plan,
             self.request.calibration if calibrated else None,
+            seed=self.request.seed,
             on_layer=on_layer if calibrated else None,
         )
         for line in self._weights.decisions:

@@ -35,6 +35,7 @@ class StudyRequest:
         crop_places: what to show; empty is the places where bits hurt most.
         calibration: network inputs, for settings whose methods need some.
         calibration_sha256: the digest of each picture that they were cut from.
+        seed: what they were cut by, and of what methods draw at random.
         skip_layers: the names of layers that stay in float.
         coverage: what became of each module with parameters.
         plans: of the settings that name one.
@@ -56,6 +57,7 @@ class StudyRequest:
     crop_places: Sequence[CropPlace] = ()
     calibration: Sequence[Tensor] = ()
     calibration_sha256: Sequence[str] = ()
+    seed: int = 0
     skip_layers: Sequence[str] = ()
     coverage: tuple[LayerResult, ...] = ()
     plans: Mapping[Setting, Plan] = field(default_factory=dict[Setting, Plan])
@@ -84,6 +86,7 @@ class StudyRequest:
             "protocol": self.protocol(),
             "tolerance": self.within_db,
             "calibration": list(self.calibration_sha256),
+            "seed": self.seed,
             # Not of the result, but sums in another order would not give the same bytes.
             "device": device.type,
             "torch version": torch.__version__,

@@ -86,6 +86,7 @@ def run_study(
             work=request.work,
             calibration=request.calibration,
             calibration_sha256=request.calibration_sha256,
+            seed=request.seed,
             store=store,
             folder=folder,
         )
@@ -102,6 +103,7 @@ def run_study(
                 **request.degradation.protocol(),
                 "pictures": len(request.pictures),
                 "calibration_pictures": len(request.calibration_sha256),
+                "seed": request.seed,
                 "image_set": "kodak" if is_kodak([p.sha256 for p in request.pictures]) else None,
             },
             references,
@@ -231,6 +233,7 @@ class _Run:
                 **self.request.protocol(),
                 **self.request.degradation.identity(),
                 "calibration": list(self.request.calibration_sha256),
+                "seed": self.request.seed,
             },
         )
 

@@ -111,6 +111,7 @@ class Treatments:
         work: of the network; None where nobody counted multiplications.
         calibration: network inputs.
         calibration_sha256: the digest of each picture that they were cut from.
+        seed: what they were cut by.
         store: keeps the sensitivity of each layer.
         folder: of the study; chosen plans are written there.
     """
@@ -124,6 +125,7 @@ class Treatments:
     work: NetworkWork | None
     calibration: Sequence[Tensor]
     calibration_sha256: Sequence[str]
+    seed: int
     store: JobStore
     folder: Path
     chosen: dict[Setting, Plan] = field(default_factory=dict[Setting, Plan])
@@ -216,6 +218,7 @@ class Treatments:
             "sensitivity",
             self.model_sha256,
             list(self.calibration_sha256),
+            self.seed,
             named.to_json(),
             list(SENSITIVITY_BITS),
         ]

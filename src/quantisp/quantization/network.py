@@ -84,6 +84,7 @@ class NetworkTask:
         errors_alone: the mean squared error of such a network's output for each of some layers,
             were that one alone rounded.
         report: called with the number of steps done, and of all.
+        seed: of whatever the method draws at random.
     """
 
     model: nn.Module
@@ -92,6 +93,7 @@ class NetworkTask:
     round_by: RoundBy
     errors_alone: ErrorsAlone
     report: Report
+    seed: int = 0
 
     def owners(self) -> list[str]:
         """The layers to round, but one alone of those that share a weight."""

@@ -34,6 +34,7 @@ def quantize(
     plan: Plan,
     calibration: Sequence[Float[Tensor, "_ _ _ _"]] | None = None,
     *,
+    seed: int = 0,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> QuantizedModel:
     """Quantize a network's weights and activations; the network itself is not changed.
@@ -44,6 +45,7 @@ def quantize(
         plan: what becomes of each layer. A plan without bits gives the float network.
         calibration: network inputs, such as a list of mosaics, for activations and for methods
             that need some; no ground truth. ``rtn`` does not look at them, so they are refused.
+        seed: of what methods draw at random; the same seed gives the same codes.
         on_layer: called with the number of layers done, and of all.
 
     Returns:
@@ -68,7 +70,7 @@ def quantize(
     if together is None:
         rounded = walk(model, resolved, inputs, on_layer)
     else:
-        rounded = _rounded_together(together, model, resolved, inputs, on_layer)
+        rounded = _rounded_together(together, model, resolved, inputs, seed, on_layer)
     quantized = QuantizedModel(
         rounded.network,
         plan=plan.without_activations(),
@@ -161,6 +163,7 @@ def _rounded_together(
     model: nn.Module,
     resolved: Mapping[str, LayerPlan],
     inputs: Sequence[Tensor],
+    seed: int,
     on_layer: Callable[[int, int], None] | None,
 ) -> RoundedNetwork:
     network = copy.deepcopy(model).eval().requires_grad_(False)
@@ -196,6 +199,7 @@ def _rounded_together(
         round_by=round_by,
         errors_alone=errors_alone,
         report=on_layer or (lambda _done, _total: None),
+        seed=seed,
     )
     rounded = NETWORK[together](task)
     # In the mode and layout of the model.

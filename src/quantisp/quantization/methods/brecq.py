@@ -86,7 +86,7 @@ def _round_block(
     module = start.network.get_submodule(block)
     soft = {name: _soft(task, start, name) for name in names}
     optimizer = torch.optim.Adam([codes.logits for codes in soft.values()], lr=RATE)
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(2 * task.seed)
     pairs = _pairs(task, start, block)
     count = sum(codes.floor.numel() for codes in soft.values())
     unit = _mean_error(module, pairs, weights)
@@ -153,7 +153,7 @@ def _mean_error(
 def _sensitivity(task: NetworkTask, blocks: Sequence[str]) -> dict[str, Tensor]:
     """The mean squared gradient of each channel of a block's output, for a random projection."""
     sums: dict[str, Tensor] = {}
-    generator = torch.Generator().manual_seed(1)
+    generator = torch.Generator().manual_seed(2 * task.seed + 1)
     for x in task.inputs:
         probes: dict[str, list[Tensor]] = {name: [] for name in blocks}
         hooks = [

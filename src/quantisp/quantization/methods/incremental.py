@@ -144,7 +144,7 @@ class _Descent:
         )
         with torch.no_grad():
             self.pairs = [(x.to(device), reference(x.to(device))) for x in task.inputs]
-        self.draw = torch.Generator().manual_seed(0)
+        self.draw = torch.Generator().manual_seed(task.seed)
 
     def network(self) -> nn.Module:
         """A copy with all weights and biases as they are now."""
