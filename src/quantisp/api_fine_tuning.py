@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from quantisp.quantization import (
     Plan,
     QuantizedModel,
     TrainableModel,
+    fold_batch_norms,
     needs_calibration,
     quantize,
 )
@@ -79,6 +80,7 @@ class FineTunedRun:
         tuning: how.
         model: what is trained.
         float_sha256: the digest of the float network that was quantized.
+        folded: the layer that each of its batch normalisations was folded into, by name.
         start_psnr_db: before the first step, on the validation pictures.
         path: of the best one.
     """
@@ -86,6 +88,7 @@ class FineTunedRun:
     tuning: FineTuning
     model: TrainableModel
     float_sha256: str
+    folded: Mapping[str, str]
     start_psnr_db: float
     path: Path
 
@@ -125,8 +128,8 @@ class FineTunedRun:
         }
 
     def _write(self, quantized: QuantizedModel, origin: Origin) -> None:
-        digest = QuantizedOrigin(origin=origin, float_sha256=self.float_sha256)
-        save_quantized(self.path, quantized, digest)
+        made = QuantizedOrigin(origin=origin, float_sha256=self.float_sha256, folded=self.folded)
+        save_quantized(self.path, quantized, made)
 
 
 def begin_fine_tuning(
@@ -143,7 +146,7 @@ def begin_fine_tuning(
     workers: Workers,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> FineTunedRun:
-    """Round a float network by the plan, and make it trainable.
+    """Fold a float network's batch normalisations, round it by the plan, and make it trainable.
 
     What was rounded is kept beside ``path`` as ``start.safetensors``; a run that goes on takes
     that, and does not round again.
@@ -153,7 +156,7 @@ def begin_fine_tuning(
         tuning: how.
         patches: of the pictures to train on, which methods that need inputs look at.
         validation: pictures to measure the start on.
-        seed: chooses the patches to round by.
+        seed: chooses the patches to round by, and what the method draws.
         largest_px: a patch may be no larger.
         pattern: the CFA at pixel (0, 0) of every patch and picture.
         origin: of the network, for a file, from a note on how good it is.
@@ -165,17 +168,20 @@ def begin_fine_tuning(
         ModelError: what is kept is of another plan or network.
     """
     kept = path.with_name(START_NAME)
-    structure = origin("")
+    structure, digest, crop_px = origin(""), model_sha256(model), min(CROP_PX, largest_px)
+    example = patches.batch(seed=seed, step=0, size=1, patch_px=crop_px).cpu()
+    folding = fold_batch_norms(model, mosaic(example, pattern))
+    for name, reason in folding.left.items():
+        log.info("in float: %s, for %s", name, reason)
     if workers.rank == 0 and not kept.exists():
-        crops = _crops(patches, model, tuning.plan, seed, min(CROP_PX, largest_px))
+        crops = _crops(patches, model, tuning.plan, seed, crop_px)
         inputs = None if crops is None else [mosaic(x, pattern) for x in crops]
-        rounded = quantize(model, tuning.plan, inputs, on_layer=on_layer)
-        made = QuantizedOrigin(origin=structure, float_sha256=model_sha256(model))
+        rounded = quantize(folding.network, tuning.plan, inputs, seed=seed, on_layer=on_layer)
+        made = QuantizedOrigin(origin=structure, float_sha256=digest, folded=folding.folded)
         save_quantized(kept, rounded, made)
     workers.wait()
     found = load_quantized(kept, structure.preset if ":" in structure.preset else None)
     start = found.model
-    digest = model_sha256(model)
     if not isinstance(start, QuantizedModel) or (found.float_sha256, start.plan) != (
         digest,
         tuning.plan,
@@ -194,6 +200,7 @@ def begin_fine_tuning(
         tuning=tuning,
         model=trainable,
         float_sha256=digest,
+        folded=folding.folded,
         start_psnr_db=workers.from_first(psnr),
         path=path,
     )

@@ -222,15 +222,40 @@ class Own(torch.nn.Module):
 """
 
 
-def test_a_network_of_ones_own(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "own_for_tuning.py").write_text(OWN)
-    monkeypatch.syspath_prepend(tmp_path)
-    factory = "own_for_tuning:Own"
-    changes = {"preset": factory, "pattern": None}
-    train_model(**tuning(data, tmp_path / "run", None, **changes))
-    model = load_model(factory, tmp_path / "run" / "model.safetensors")
+def tuned_own(source: str, name: str, data: Path, folder: Path, plan: Plan) -> QuantizedModel:
+    (folder / f"{name}.py").write_text(source)
+    factory, out = f"{name}:Own", folder / "run"
+    changes = {"preset": factory, "pattern": None, "fine_tuning": FineTuning(plan=plan)}
+    train_model(**tuning(data, out, None, settings=replace(TUNED, steps=4), **changes))
+    # A run that goes on folds the same ones.
+    train_model(**tuning(data, out, None, settings=replace(TUNED, steps=6), resume=True, **changes))
+    assert state(out)["step"] == 6
+    model = load_model(factory, out / "model.safetensors")
     assert isinstance(model, QuantizedModel)
-    assert int(model.network.get_buffer("norm.num_batches_tracked")) > 0
+    return model
+
+
+@pytest.mark.parametrize("activation_bits", [None, 8])
+def test_batch_norms_are_folded_before_the_first_step(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, activation_bits: int | None
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    plan = Plan.uniform(weight_bits=4, activation_bits=activation_bits, granularity="channel")
+    model = tuned_own(OWN, f"own_in_{activation_bits}_bits", data, tmp_path, plan)
+    assert isinstance(model.network.get_submodule("norm"), torch.nn.Identity)
+    assert (model.activations is None) == (activation_bits is None)
+
+
+def test_a_batch_norm_that_cannot_be_folded_is_trained(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    source = OWN.replace("BatchNorm2d(3)", "BatchNorm2d(1)")
+    source = source.replace("self.norm(self.conv(mosaic))", "self.conv(self.norm(mosaic))")
+    model = tuned_own(source, "own_with_a_norm", data, tmp_path, W3.plan)
+    assert isinstance(model.network.get_submodule("norm"), torch.nn.BatchNorm2d)
+    trained = state(tmp_path / "run")["model"]
+    assert int(trained["network.norm.num_batches_tracked"]) == 6
 
 
 def unknown_layer() -> FineTuning:
