@@ -14,7 +14,7 @@ import tifffile
 from quantisp.api_demosaic import DemosaicedFile, DemosaicSettings, demosaic_files
 from quantisp.cfa import CFAPattern, parse_pattern
 from quantisp.cfa.color import SRGB_TO_XYZ
-from quantisp.cfa.raw import RawOptions, read_raw, write_dng
+from quantisp.cfa.raw import RawOptions, read_raw, write_dng, write_raw
 from quantisp.cfa.raw_image import RawImage
 from quantisp.errors import ImageError, ModelError, OutputError, SettingError
 from quantisp.quantization import Plan
@@ -191,7 +191,10 @@ def test_white_balance(tmp_path: Path):
         make(tmp_path / "a.dng", tmp_path / "none", white_balance="as-shot")
 
 
-@pytest.mark.parametrize("text", ["1,2", "a,b,c", "0,1,1", "-1,1,1", "nan,1,1", "inf,1,1", "sunny"])
+@pytest.mark.parametrize(
+    "text",
+    ["1,2", "a,b,c", "0,1,1", "-1,1,1", "nan,1,1", "1,nan,1", "inf,1,1", "inf,inf,inf", "sunny"],
+)
 def test_white_balances_that_are_none(text: str):
     with pytest.raises(SettingError, match="correct --white-balance"):
         DemosaicSettings(white_balance=text)
@@ -222,6 +225,20 @@ def test_a_bayer_dng_is_developed_by_libraw(tmp_path: Path):
     # Colours are the same; two interpolations, one after the other, differ in single pixels.
     assert np.allclose(ratio.mean(axis=(0, 1)), 1.0, atol=0.005)
     assert np.abs(ratio - 1.0).max() < 0.08
+
+
+def test_a_sensor_without_red_green_and_blue_becomes_bayer(tmp_path: Path):
+    grey = np.repeat(0.2 + 0.01 * np.mgrid[: SIZE[0], : SIZE[1]][0][:, :, None], 3, axis=2)
+    write_raw(tmp_path / "a.npy", capture(parse_pattern("CY/YM"), grey))
+    made = make(tmp_path / "a.npy", tmp_path / "out", to_bayer=True)
+    back = read_raw(made.path)
+    assert back.pattern == CFAPattern.named("bayer")
+    # As a sensor of the same exposure would have given it.
+    camera = grey @ (MATRIX @ SRGB_TO_XYZ).T / (MATRIX @ SRGB_TO_XYZ).sum(axis=1).max()
+    light = (back.codes - back.black[0]) / (back.white - back.black[0])
+    for y, x, colour in ((0, 0, 0), (0, 1, 1), (1, 0, 1), (1, 1, 2)):
+        inside = (slice(y + 4, -4, 2), slice(x + 4, -4, 2))
+        assert np.allclose(light[inside], camera[..., colour][inside], atol=2e-3)
 
 
 def test_bayer_is_not_turned_into_bayer(tmp_path: Path):

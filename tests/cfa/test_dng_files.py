@@ -198,6 +198,8 @@ BAD: dict[str, tuple[dict[int, Any], str]] = {
     "a pattern too short": ({33422: (1, 3, b"\0\1\1")}, "CFAPattern of 3"),
     "a colour without a plane": ({33422: (1, 4, b"\0\1\1\6")}, "of the colours RGB"),
     "a colour without a letter": ({33422: (1, 4, b"\0\1\1\x63")}, "of the colours RGB"),
+    "a colour below zero": ({33422: (6, 4, (0, 1, 1, -1))}, "of the colours RGB"),
+    "a plane below zero": ({50710: (6, 3, (0, 1, -1))}, "colour planes"),
     "a huge tile": ({33421: (3, 2, (9, 9)), 33422: (1, 81, b"\1" * 81)}, "repeats every 9x9"),
     "no tile": ({33421: (3, 2, (0, 0))}, "repeats every 0x0"),
     "a plane twice": ({50710: (1, 3, b"\0\0\2")}, "colour planes"),

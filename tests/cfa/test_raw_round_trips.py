@@ -165,6 +165,9 @@ def test_nothing_is_written_where_the_format_cannot_hold_it(tmp_path: Path) -> N
     }.items():
         with pytest.raises(InputError):
             write_raw(tmp_path / name, raw)
+    wide = replace(plain(capture("bayer")), codes=np.zeros((2, 65536), dtype=np.uint16))
+    with pytest.raises(InputError, match=r"for a \.bin, found 2x65536: write another"):
+        write_raw(tmp_path / "a.bin", wide)
     with pytest.raises(InputError, match="stride"):
         write_headless(tmp_path / "a.raw", capture("bayer"), packing="raw10", stride=3)
     assert not list(tmp_path.iterdir())

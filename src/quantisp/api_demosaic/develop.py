@@ -28,6 +28,7 @@ from quantisp.cfa.color import (
     encode_srgb,
     grey_world_neutral,
     letter_gains,
+    most_collected,
 )
 from quantisp.cfa.raw_image import RawImage
 from quantisp.errors import ImageError, SettingError
@@ -115,8 +116,9 @@ def find_neutral(
         # Files may say anything.
         if not min(neutral) > 0.0 or max(neutral) > LARGEST_BALANCE * min(neutral):
             raise ImageError(
-                f"expected an as-shot neutral above 0, found {neutral}: pass --white-balance "
-                "grey-world, or gains like 2,1,1.5"
+                f"expected an as-shot neutral above 0, its largest at most {LARGEST_BALANCE:g} "
+                f"times its least, found {neutral}: pass --white-balance grey-world, or gains like "
+                "2,1,1.5"
             )
         return neutral, "as shot"
     red, green, blue = parse_gains(white_balance)
@@ -135,7 +137,8 @@ def parse_gains(text: str) -> tuple[float, float, float]:
     except ValueError:
         red = green = blue = math.nan
     gains = (red, green, blue)
-    if not (min(gains) > 0.0 and max(gains) <= LARGEST_BALANCE * min(gains)):
+    known = all(math.isfinite(gain) for gain in gains)
+    if not (known and min(gains) > 0.0 and max(gains) <= LARGEST_BALANCE * min(gains)):
         raise SettingError(
             f"expected as-shot, grey-world or three gains like 2,1,1.5, found {text!r}: correct "
             "--white-balance"
@@ -196,10 +199,8 @@ def remosaic(
         neutral: the camera's colour of a neutral surface, which goes into the result.
         on_pixels: as of :func:`develop`.
     """
-    gains = letter_gains(raw.pattern, neutral)
-    most = max(gains[c] * n for c, n in zip("RGB", neutral, strict=True) if c in gains)
-    # Of R, G and B, whether or not the CFA has them all.
-    undo = [n / most for n in neutral]
+    # Of R, G and B, whether or not the CFA has them.
+    undo = [n / most_collected(raw.pattern, neutral) for n in neutral]
     black = float(np.mean(raw.black))
     codes = np.empty(raw.size, dtype=np.uint16)
     for place, rgb in _linear_tiles(raw, ready, neutral):

@@ -22,6 +22,7 @@ __all__ = [
     "encode_srgb",
     "grey_world_neutral",
     "letter_gains",
+    "most_collected",
 ]
 
 # Linear sRGB to XYZ, of its white D65.
@@ -48,9 +49,13 @@ def letter_gains(pattern: CFAPattern, neutral: RGB) -> dict[str, float]:
         pattern: says what each letter collects of the camera's R, G and B.
         neutral: the camera's R, G and B of a neutral surface, above 0.
     """
-    seen = {c: _collected(pattern.response(c), neutral) for c in pattern.letters}
-    most = max(seen.values())
-    return {letter: most / value for letter, value in seen.items()}
+    most = most_collected(pattern, neutral)
+    return {c: most / _collected(pattern.response(c), neutral) for c in pattern.letters}
+
+
+def most_collected(pattern: CFAPattern, neutral: RGB) -> float:
+    """What the most sensitive letter collects of a neutral surface; arguments as above."""
+    return max(_collected(pattern.response(c), neutral) for c in pattern.letters)
 
 
 def balanced_pattern(pattern: CFAPattern) -> CFAPattern:

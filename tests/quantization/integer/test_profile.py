@@ -69,6 +69,7 @@ def test_narrow_multipliers_are_as_near_as_they_can_be():
         ({"tie_rule": "down"}, "one of half_up, half_even"),
         ({"granularity": "block"}, "one of tensor, channel"),
         ({"multiplier_bits": 17}, "multiplier_bits from 2 to 16"),
+        ({"bias_bits": 4}, "bias_bits from 8 to 48"),
         ({"accumulator_bits": 4}, "accumulator bits from 8 to 64"),
         ({"overflow": "saturate"}, "one of error, wrap, clamp"),
         ({"power_of_two": 1}, "power_of_two of .* as bool"),

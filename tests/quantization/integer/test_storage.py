@@ -94,6 +94,12 @@ DAMAGE = {
     "no node": (lambda d: d.update(nodes=[7]), "a list of objects as nodes"),
     "kind": (lambda d: d["nodes"][1]["operation"].update(kind="Eval"), "an operation of Input"),
     "field": (lambda d: d["nodes"][2]["operation"].update(factor=0), "factor of PixelUnshuffle"),
+    "no size": (
+        lambda d: d["nodes"][2].update(
+            operation={"kind": "Slice", "axis": 2, "start": ["%", "h", 0], "stop": None, "step": 1}
+        ),
+        "start of Slice",
+    ),
     "more": (lambda d: d["nodes"][2]["operation"].update(code="x"), "the fields of PixelUnshuffle"),
     "order": (lambda d: d["nodes"][2].update(inputs=["conv2d"]), "that is not before it"),
     "twice": (lambda d: d["nodes"].insert(3, d["nodes"][2]), "the name of another one"),

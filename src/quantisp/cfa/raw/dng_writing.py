@@ -34,8 +34,8 @@ def encode_dng(raw: RawImage) -> bytes:
     pattern's responses.
 
     Raises:
-        ImageError: a tile above 8x8, a letter that DNG does not know, R, G or B that is missing,
-            or a matrix that does not fit the pattern.
+        ImageError: a tile above 8x8, a letter that DNG does not know, a white level that is no
+            whole number, or a matrix that does not fit the pattern.
     """
     import tifffile
 

@@ -15,6 +15,7 @@ from quantisp.cfa.patterns import CFAPattern
 from quantisp.cfa.raw.bounds import check_size, damaged, file_size
 from quantisp.cfa.raw.options import RawOptions, assemble
 from quantisp.cfa.raw_image import RawImage
+from quantisp.errors import ImageError
 
 __all__ = ["encode_mipi_bin", "read_mipi_bin"]
 
@@ -61,5 +62,8 @@ def encode_mipi_bin(raw: RawImage) -> bytes:
     """
     height, width = raw.size
     if max(height, width) > 0xFFFF:
-        raise damaged(Path("the capture"), "sides of at most 65535 px", f"{height}x{width}")
+        raise ImageError(
+            f"expected sides of at most 65535 px for a .bin, found {height}x{width}: write another "
+            "format"
+        )
     return HEADER.pack(width, height) + raw.codes.astype("<u2", copy=False).tobytes()

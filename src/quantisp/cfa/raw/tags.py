@@ -62,7 +62,7 @@ def pattern_of(page: Any) -> CFAPattern:
     planes = planes_of(page)
     if int(numbers(page, "CFALayout", 1, [1.0])[0]) != 1:
         raise ImageError("a CFA that is not a rectangular grid")
-    if not all(colour < len(COLOURS) and COLOURS[colour] in planes for colour in colours):
+    if not all(0 <= n < len(COLOURS) and COLOURS[n] in planes for n in colours):
         raise ImageError(f"the CFA {colours} of the colours {planes}")
     letters = "".join(COLOURS[colour] for colour in colours)
     tile = tuple(letters[top : top + columns] for top in range(0, len(letters), columns))
@@ -92,7 +92,7 @@ def planes_of(page: Any) -> str:
         ImageError: colours that have no letters, or one twice.
     """
     stored = [int(n) for n in numbers(page, "CFAPlaneColor", None, [0.0, 1.0, 2.0])]
-    if not all(colour < len(COLOURS) for colour in stored) or len(set(stored)) < len(stored):
+    if not all(0 <= n < len(COLOURS) for n in stored) or len(set(stored)) < len(stored):
         raise ImageError(f"the colour planes {stored[:8]}")
     return "".join(COLOURS[colour] for colour in stored)
 

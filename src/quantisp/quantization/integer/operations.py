@@ -73,7 +73,8 @@ def decode_operation(value: object, tile: Any = None) -> Operation:
     for name, check in checks.items():
         try:
             fields[name] = check(content[name])
-        except (TypeError, ValueError, RecursionError, OverflowError) as error:
+        # A size may divide by zero.
+        except (TypeError, ValueError, RecursionError, ArithmeticError) as error:
             raise ModelError(
                 f"expected {name} of {kind.__name__} as quantisp writes it, found {content[name]!r}"
             ) from error

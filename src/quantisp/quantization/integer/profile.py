@@ -18,7 +18,12 @@ from pathlib import Path
 from typing import Any, cast, get_args
 
 from quantisp.errors import SettingError
-from quantisp.quantization.activations.settings import TIE_RULES, ActivationSettings, TieRule
+from quantisp.quantization.activations.settings import (
+    BIAS_BITS,
+    TIE_RULES,
+    ActivationSettings,
+    TieRule,
+)
 from quantisp.quantization.integer.network import Accumulator, Overflow
 from quantisp.quantization.plan import Plan
 from quantisp.records import Granularity
@@ -64,11 +69,15 @@ class HardwareProfile:
                     f"expected one of {', '.join(choices)} in a profile, found {value!r}: correct "
                     "it"
                 )
-        if self.multiplier_bits not in MULTIPLIERS:
-            raise SettingError(
-                f"expected multiplier_bits from {MULTIPLIERS[0]} to {MULTIPLIERS[-1]} in a "
-                f"profile, found {self.multiplier_bits}: correct it"
-            )
+        for name, bits, there_are in (
+            ("multiplier_bits", self.multiplier_bits, MULTIPLIERS),
+            ("bias_bits", self.bias_bits, BIAS_BITS),
+        ):
+            if bits not in there_are:
+                raise SettingError(
+                    f"expected {name} from {there_are[0]} to {there_are[-1]} in a profile, found "
+                    f"{bits}: correct it"
+                )
         # Refuses widths and ways that do not exist.
         _ = self.accumulator
 
@@ -97,7 +106,7 @@ def read_profile(name_or_path: str | Path) -> HardwareProfile:
     try:
         text = _text(str(name_or_path))
         document = json.loads(text)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SettingError(
             f"expected a hardware profile (JSON) or one of {', '.join(packaged_profiles())}, found "
             f"{name_or_path} ({str(error)[:100]}): correct --profile"

@@ -33,7 +33,7 @@ from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.network import NetworkTask, RoundedNetwork
 
-__all__ = ["round_incrementally", "stages_of"]
+__all__ = ["round_incrementally", "rounded_incrementally", "stages_of"]
 
 # Of all stages together; in the last one every layer is rounded, and scales and biases are left.
 STEPS = 1000
