@@ -31,15 +31,21 @@ MARGIN_PX = 16
 class BayerMethod(nn.Module):
     """Restores RGB from a Bayer mosaic by a function of colour-demosaicing, on the CPU.
 
+    A subclass is one method.
+
     Args:
-        function: its name there.
         pattern: one of the four phases of the Bayer CFA.
+
+    Attributes:
+        function: the name that colour-demosaicing gives it.
 
     Raises:
         ModelError: another CFA, or the package is not installed.
     """
 
-    def __init__(self, function: str, pattern: CFAPattern) -> None:
+    function: str
+
+    def __init__(self, pattern: CFAPattern) -> None:
         super().__init__()
         self.pattern = pattern
         self.phase = "".join(pattern.tile)
@@ -49,7 +55,7 @@ class BayerMethod(nn.Module):
                 f"expected a Bayer CFA ({', '.join(PHASES)}) for {name}, found {pattern}: choose "
                 "bilinear, residual or linear, which take others"
             )
-        self.demosaic = _library_function(function, name)
+        self.demosaic = _library_function(self.function, name)
 
     def forward(self, mosaic: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 3 h w"]:
         """Restore RGB, in the domain of the mosaic, not clipped."""

@@ -24,18 +24,11 @@ from __future__ import annotations
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor
 
-from quantisp.cfa import CFAPattern, masks, responses
-from quantisp.models.classical.bilinear import primaries
-from quantisp.models.classical.interpolation import (
-    box,
-    combine,
-    interpolate,
-    reach_px,
-    smooth,
-    tent,
-)
+from quantisp.cfa import responses
+from quantisp.models.classical.interpolation import box, combine, interpolate, smooth, tent
+from quantisp.models.classical.letters import LetterMethod
 
 __all__ = ["GuidedResidual"]
 
@@ -47,30 +40,19 @@ FLAT = 1e-4
 ROUNDS, DIFFERENCE_TAPS = 2, 5
 
 
-class GuidedResidual(nn.Module):
-    """Restores RGB from a mosaic of any CFA that tells R, G and B apart.
+class GuidedResidual(LetterMethod):
+    """Residual interpolation; its argument is the CFA, at pixel (0, 0) of the input."""
 
-    Args:
-        pattern: the CFA, at pixel (0, 0) of the input.
+    @property
+    def guide(self) -> int:
+        """The place of the letter that occurs most, among the CFA's letters."""
+        letters, joined = self.pattern.letters, "".join(self.pattern.tile)
+        return max(range(len(letters)), key=lambda n: joined.count(letters[n]))
 
-    Raises:
-        ModelError: its letters do not tell three colours apart.
-    """
-
-    def __init__(self, pattern: CFAPattern) -> None:
-        super().__init__()
-        self.pattern = pattern
-        joined = "".join(pattern.tile)
-        self.guide = max(
-            range(len(pattern.letters)), key=lambda n: joined.count(pattern.letters[n])
-        )
-        self.reaches = tuple(reach_px(pattern, letter) for letter in pattern.letters)
-        self.to_rgb: list[list[float]] = primaries(pattern).tolist()
-
-    def forward(self, mosaic: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 3 h w"]:
-        """Restore RGB, in the domain of the mosaic, not clipped."""
-        height, width = mosaic.shape[2:]
-        where = masks(self.pattern, height, width, device=mosaic.device).to(mosaic.dtype)
+    def restore(
+        self, mosaic: Float[Tensor, "n 1 h w"], where: Float[Tensor, "letters h w"]
+    ) -> Float[Tensor, "n 3 h w"]:
+        """The guide, planes along it, both mended in turn; RGB that agrees with the samples."""
         shares = self._shares(mosaic * where[self.guide], where[self.guide])
         guide = self._guide(mosaic, where[self.guide], shares)
         planes = self._planes(guide, mosaic, where)
@@ -82,7 +64,7 @@ class GuidedResidual(nn.Module):
             planes = self._planes(guide, mosaic, where)
         rgb = combine(self.to_rgb, torch.cat(planes, dim=1))
         # Each sample says one thing about its own pixel for sure.
-        seen = responses(self.pattern, height, width, like=mosaic)
+        seen = responses(self.pattern, *mosaic.shape[2:], like=mosaic)
         missing = mosaic - (rgb * seen).sum(dim=1, keepdim=True)
         return rgb + seen * (missing / (seen * seen).sum(dim=0))
 

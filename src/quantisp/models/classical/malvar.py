@@ -8,21 +8,12 @@ colour-demosaicing's.
 
 from __future__ import annotations
 
-from quantisp.cfa import CFAPattern
 from quantisp.models.classical.bayer_library import BayerMethod
 
 __all__ = ["Malvar"]
 
 
 class Malvar(BayerMethod):
-    """Malvar, He, Cutler 2004.
+    """Malvar, He, Cutler 2004; for one of the four phases of the Bayer CFA."""
 
-    Args:
-        pattern: one of the four phases of the Bayer CFA.
-
-    Raises:
-        ModelError: another CFA, or colour-demosaicing is not installed.
-    """
-
-    def __init__(self, pattern: CFAPattern) -> None:
-        super().__init__("demosaicing_CFA_Bayer_Malvar2004", pattern)
+    function = "demosaicing_CFA_Bayer_Malvar2004"
