@@ -15,12 +15,11 @@ from quantisp.cli.options import (
     JsonOption,
     ModelOption,
     PatternOption,
-    PlanOption,
     SeedOption,
     TargetsOption,
     WeightsOption,
-    read_plan,
 )
+from quantisp.cli.plan_options import PlanOption, read_plan
 from quantisp.cli.progress import ProgressDisplay, console
 
 __all__ = ["evaluate_command"]

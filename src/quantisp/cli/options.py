@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantisp.errors import PlanError, SettingError
+from quantisp.errors import SettingError
 
 if TYPE_CHECKING:
-    from quantisp.quantization import Plan
     from quantisp.quantization.integer import Accumulator, HardwareProfile
 
 __all__ = [
@@ -25,7 +23,6 @@ __all__ = [
     "ModelOption",
     "OverflowOption",
     "PatternOption",
-    "PlanOption",
     "ProfileOption",
     "SeedOption",
     "TargetsOption",
@@ -35,8 +32,6 @@ __all__ = [
     "parse_activation_widths",
     "parse_list",
     "parse_widths",
-    "read_plan",
-    "read_plans",
 ]
 
 WIDEST = 16
@@ -96,27 +91,6 @@ CalibrationOption = Annotated[
         "--calibration",
         help="Pictures that rounding methods look at, none of them measured on; repeatable.",
         show_default="two packaged ones, if a method needs some",
-    ),
-]
-PlanOption = Annotated[
-    Path | None,
-    typer.Option(
-        "--plan", help="Quantize by this plan (JSON, formats per layer).", show_default="none"
-    ),
-]
-ActivationBitsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--activation-bits", help="The width of feature maps, 4 to 16.", show_default="float"
-    ),
-]
-SumBitsOption = Annotated[
-    int | None,
-    typer.Option(
-        "--sum-bits",
-        help="The width of feature maps that are added to others, up to 16; layers and products "
-        "read them at that of --activation-bits.",
-        show_default="that of --activation-bits",
     ),
 ]
 AccumulatorOption = Annotated[
@@ -222,35 +196,6 @@ def _widths(parts: list[str], text: str, kind: str, least: int) -> set[int]:
 def parse_list(text: str) -> tuple[str, ...]:
     """Names separated by commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
-
-
-def read_plan(path: Path) -> Plan:
-    """The plan in a file.
-
-    Raises:
-        PlanError: it cannot be read, or is none.
-    """
-    from quantisp.quantization import Plan
-
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise PlanError(
-            f"expected a plan as JSON at {path}, cannot read it ({error}): correct --plan"
-        ) from error
-    return Plan.from_json(text)
-
-
-def read_plans(paths: Sequence[Path]) -> dict[str, Plan]:
-    """Several, by their files' names without the ending.
-
-    Raises:
-        PlanError: as of :func:`read_plan`, or two files of one name.
-    """
-    plans = {path.stem: read_plan(path) for path in paths}
-    if len(plans) < len(paths):
-        raise PlanError("expected plan files of different names, found one twice: rename one")
-    return plans
 
 
 def _bad_widths(text: str, kind: str, least: int) -> SettingError:

@@ -14,20 +14,24 @@ from rich.table import Table
 
 from quantisp.cli.options import (
     AccumulatorOption,
-    ActivationBitsOption,
     CalibrationOption,
     DegradationOption,
     JsonOption,
     ModelOption,
     OverflowOption,
-    PlanOption,
     ProfileOption,
     SeedOption,
-    SumBitsOption,
     WeightsOption,
     find_accumulator,
     find_profile,
-    read_plan,
+)
+from quantisp.cli.plan_options import (
+    ActivationBitsOption,
+    GranularityOption,
+    MethodOption,
+    PlanOption,
+    SumBitsOption,
+    chosen_plan,
 )
 from quantisp.cli.progress import ProgressDisplay, console
 from quantisp.errors import SettingError
@@ -37,9 +41,7 @@ if TYPE_CHECKING:
     from quantisp.quantization import Plan
     from quantisp.quantization.integer import HardwareProfile
 
-__all__ = ["GRANULARITY", "METHOD", "chosen_plan", "quantize_command"]
-
-METHOD, GRANULARITY = "auto", "channel"
+__all__ = ["quantize_command"]
 
 
 def quantize_command(
@@ -55,12 +57,8 @@ def quantize_command(
     weight_bits: Annotated[
         int | None, typer.Option(help="The width of every layer's weights, 2 to 16.")
     ] = None,
-    method: Annotated[
-        str | None, typer.Option(help="A rounding method.", show_default=METHOD)
-    ] = None,
-    granularity: Annotated[
-        str | None, typer.Option(help="Scales per 'tensor' or 'channel'.", show_default=GRANULARITY)
-    ] = None,
+    method: MethodOption = None,
+    granularity: GranularityOption = None,
     plan: PlanOption = None,
     activation_bits: ActivationBitsOption = None,
     sum_bits: SumBitsOption = None,
@@ -125,54 +123,6 @@ def _on_hardware(plan: Plan, profile: HardwareProfile) -> Plan:
             "expected activation bits beside --profile, found none: give --activation-bits"
         )
     return apply_profile(plan, profile)
-
-
-def chosen_plan(
-    weight_bits: int | None,
-    method: str | None,
-    granularity: str | None,
-    plan: Path | None,
-    activation_bits: int | None,
-    sum_bits: int | None,
-) -> Plan:
-    """What the options say: a plan's file, or one width for every layer.
-
-    The rounding is the best there is unless another is named.
-
-    Raises:
-        SettingError: neither, both, a width of sums alone, or no such width, method or granularity.
-        PlanError: the file is no plan.
-    """
-    from quantisp.quantization import Plan
-
-    if plan is None and weight_bits is None:
-        raise SettingError("expected a width or a plan, found none: give --weight-bits or --plan")
-    if plan is None:
-        if sum_bits is not None and activation_bits is None:
-            raise SettingError(
-                "expected --activation-bits beside --sum-bits, found none: give both, or neither"
-            )
-        return Plan.uniform(
-            weight_bits=weight_bits,
-            activation_bits=activation_bits,
-            sum_bits=sum_bits,
-            method=method or METHOD,
-            granularity=granularity or GRANULARITY,  # pyright: ignore[reportArgumentType]
-        )
-    options = {
-        "--weight-bits": weight_bits,
-        "--activation-bits": activation_bits,
-        "--sum-bits": sum_bits,
-        "--method": method,
-        "--granularity": granularity,
-    }
-    given = [option for option, value in options.items() if value is not None]
-    if given:
-        raise SettingError(
-            f"expected --plan alone, for it says everything, found {given[0]} beside it: "
-            "leave out one of the two"
-        )
-    return read_plan(plan)
 
 
 def _facts(written: QuantizedFile) -> dict[str, Any]:

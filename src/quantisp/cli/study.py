@@ -27,7 +27,6 @@ from quantisp.cli.options import (
     OverflowOption,
     ProfileOption,
     SeedOption,
-    SumBitsOption,
     TargetsOption,
     WeightsOption,
     find_accumulator,
@@ -35,8 +34,8 @@ from quantisp.cli.options import (
     parse_activation_widths,
     parse_list,
     parse_widths,
-    read_plans,
 )
+from quantisp.cli.plan_options import SumBitsOption, read_plans
 from quantisp.cli.progress import ProgressDisplay, console
 from quantisp.errors import SettingError
 from quantisp.files import write_atomically

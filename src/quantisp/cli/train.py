@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from quantisp.cli.options import ActivationBitsOption, DeviceOption, PlanOption, SumBitsOption
+from quantisp.cli.options import DeviceOption
+from quantisp.cli.plan_options import (
+    ActivationBitsOption,
+    GranularityOption,
+    MethodOption,
+    PlanOption,
+    SumBitsOption,
+    chosen_plan,
+)
 from quantisp.cli.progress import ProgressDisplay
-from quantisp.cli.quantize import GRANULARITY, METHOD, chosen_plan
 from quantisp.errors import SettingError
 
 if TYPE_CHECKING:
@@ -101,13 +108,8 @@ def train_command(
             show_default="float",
         ),
     ] = None,
-    method: Annotated[
-        str | None,
-        typer.Option(help="Of rounding it before the first step.", show_default=METHOD),
-    ] = None,
-    granularity: Annotated[
-        str | None, typer.Option(help="Scales per 'tensor' or 'channel'.", show_default=GRANULARITY)
-    ] = None,
+    method: MethodOption = None,
+    granularity: GranularityOption = None,
     plan: PlanOption = None,
     activation_bits: ActivationBitsOption = None,
     sum_bits: SumBitsOption = None,
