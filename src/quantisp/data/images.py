@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8, UInt16
 from PIL import Image, ImageOps
 from torch import Tensor
 
+from quantisp.data.picture_files import upright
 from quantisp.errors import ImageError
 
 __all__ = ["SAMPLE", "SUFFIXES", "ImageFile", "Picture", "find_images", "read_picture"]
@@ -225,18 +226,8 @@ def _decode_tiff(path: Path) -> tuple[Samples, bool]:
         raise ImageError(
             f"expected 8 or 16 bits a channel, {path} holds {found}: convert it to 16 bits"
         )
-    return _upright(samples[:, :, :3], orientation), samples.shape[2] == 4
-
-
-def _upright(samples: Samples, orientation: int) -> Samples:
-    """Undo the orientation of TIFF and EXIF: 1 is upright, 5 to 8 swap rows and columns."""
-    if orientation in (5, 6, 7, 8):
-        samples = samples.transpose(1, 0, 2)
-    if orientation in (3, 4, 7, 8):
-        samples = samples[::-1]
-    if orientation in (2, 3, 6, 7):
-        samples = samples[:, ::-1]
-    return np.ascontiguousarray(samples)
+    turned = upright(samples[:, :, :3], orientation)
+    return np.ascontiguousarray(turned), samples.shape[2] == 4
 
 
 def _not_rgb(path: Path, found: str) -> ImageError:

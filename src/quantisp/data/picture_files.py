@@ -63,7 +63,7 @@ def _encode(samples: Samples, kind: str) -> bytes:
 
 
 def upright(samples: Samples, orientation: int) -> Turned:
-    """A view with EXIF's orientation undone: 1 is upright, 5 to 8 swap rows and columns."""
+    """A view with TIFF's and EXIF's orientation undone: 1 is upright, 5 to 8 swap the axes."""
     if orientation in (5, 6, 7, 8):
         samples = samples.transpose(1, 0, 2)
     if orientation in (3, 4, 7, 8):
