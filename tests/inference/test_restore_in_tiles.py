@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from network_kit import random_net
 from torch import Tensor, nn
 
 from quantisp.api import find_model
@@ -21,20 +22,10 @@ from quantisp.inference import (
     restore_tiled,
     tile_windows,
 )
-from quantisp.models import DePhaseNet, DePhaseNetConfig
 
 pytestmark = pytest.mark.unit
 CPU = torch.device("cpu")
-CONFIG = DePhaseNetConfig(fine_channels=8, fine_blocks=1, coarse_channels=8, coarse_blocks=1)
 SIZE = (147, 171)
-
-
-def random_net(name: str) -> nn.Module:
-    torch.manual_seed(5)
-    net = DePhaseNet(CONFIG, CFAPattern.named(name)).requires_grad_(False)
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return net
 
 
 @pytest.fixture(scope="module")

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+from network_kit import random_net
 from torch import Tensor, nn
 
 from quantisp.cfa import CFAPattern
@@ -19,21 +20,11 @@ from quantisp.inference import (
     restore,
     restore_window,
 )
-from quantisp.models import DePhaseNet, DePhaseNetConfig
 
 pytestmark = pytest.mark.unit
 CPU = torch.device("cpu")
-CONFIG = DePhaseNetConfig(fine_channels=8, fine_blocks=1, coarse_channels=8, coarse_blocks=1)
 # The whole height and width are no whole periods of any CFA here.
 HEIGHT, WIDTH = 203, 317
-
-
-def random_net(name: str) -> DePhaseNet:
-    torch.manual_seed(5)
-    net = DePhaseNet(CONFIG, CFAPattern.named(name)).requires_grad_(False)
-    for parameter in net.parameters():
-        nn.init.normal_(parameter, std=0.1)
-    return net
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,8 @@ import hypothesis.strategies as st
 import torch
 from torch import Tensor
 
-from quantisp.quantization import IntFormat, QuantizedWeight
+from quantisp.quantization import IntFormat, LayerMethod, QuantizedWeight, Rounding
+from quantisp.quantization.methods.rtn import round_to_nearest
 
 WIDTHS = range(2, 17)
 
@@ -38,3 +39,20 @@ def errors(weight: Tensor, found: QuantizedWeight) -> Tensor:
     """The squared error of each slice."""
     apart = found.dequantize().double() - weight.double()
     return as_slices(apart, found.axis).square().sum(dim=1)
+
+
+def assert_no_slice_is_worse(
+    method: LayerMethod, weight: Tensor, int_format: IntFormat, axis: int | None, rounding: Rounding
+) -> QuantizedWeight:
+    """Than by rounding to nearest; the weight is not changed, and shapes are as they should be."""
+    before = weight.clone()
+    found = method(weight, int_format, rounding, axis)
+    assert torch.equal(weight, before)
+    rounded = errors(weight, round_to_nearest(weight, int_format, rounding, axis))
+    assert bool((errors(weight, found) <= rounded * (1 + 1e-12)).all())
+    assert found.codes.shape == weight.shape
+    assert found.codes.dtype == torch.int32
+    assert found.scale.dtype == torch.float32
+    assert found.scale.shape == (() if axis is None else (weight.shape[axis],))
+    assert bool((found.scale > 0).all())
+    return found

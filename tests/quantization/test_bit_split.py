@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
-from method_kit import WIDTHS, axes, errors, formats, random_rows, weights
+from method_kit import WIDTHS, assert_no_slice_is_worse, axes, errors, formats, random_rows, weights
 from torch import Tensor
 
 from quantisp.quantization import IntFormat, Rounding
@@ -102,14 +102,5 @@ def test_error_falls_below_that_of_round_to_nearest(bits: int, share: float):
 def test_no_slice_is_worse_than_round_to_nearest(
     weight: Tensor, int_format: IntFormat, axis: int | None, rounding: Rounding
 ):
-    before = weight.clone()
-    found = split_bits(weight, int_format, rounding, axis)
-    assert torch.equal(weight, before)
-    rounded = errors(weight, round_to_nearest(weight, int_format, rounding, axis))
-    assert bool((errors(weight, found) <= rounded * (1 + 1e-12)).all())
-    assert found.codes.shape == weight.shape
-    assert found.codes.dtype == torch.int32
-    assert found.scale.dtype == torch.float32
-    assert found.scale.shape == (() if axis is None else (weight.shape[axis],))
-    assert bool((found.scale > 0).all())
+    found = assert_no_slice_is_worse(split_bits, weight, int_format, axis, rounding)
     assert int(found.codes.abs().max()) <= int_format.qmax

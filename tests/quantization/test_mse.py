@@ -4,7 +4,7 @@ import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given
-from method_kit import axes, errors, formats, random_rows, weights
+from method_kit import assert_no_slice_is_worse, axes, errors, formats, random_rows, weights
 from torch import Tensor
 
 from quantisp.quantization import IntFormat, QuantizedWeight, Rounding
@@ -98,16 +98,7 @@ def test_weights_on_a_coarser_grid_are_met():
 def test_no_slice_is_worse_than_round_to_nearest(
     weight: Tensor, int_format: IntFormat, axis: int | None, rounding: Rounding
 ):
-    before = weight.clone()
-    found = minimise_squared_error(weight, int_format, rounding, axis)
-    assert torch.equal(weight, before)
-    rounded = errors(weight, round_to_nearest(weight, int_format, rounding, axis))
-    assert bool((errors(weight, found) <= rounded * (1 + 1e-12)).all())
-    assert found.codes.shape == weight.shape
-    assert found.codes.dtype == torch.int32
-    assert found.scale.dtype == torch.float32
-    assert found.scale.shape == (() if axis is None else (weight.shape[axis],))
-    assert bool((found.scale > 0).all())
+    found = assert_no_slice_is_worse(minimise_squared_error, weight, int_format, axis, rounding)
     assert int_format.qmin <= int(found.codes.min()) <= int(found.codes.max()) <= int_format.qmax
 
 
