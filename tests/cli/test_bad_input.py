@@ -59,6 +59,17 @@ def check(outcome: tuple[int, str, str], message: str, out: Path) -> None:
     assert not out.exists()
 
 
+@pytest.mark.parametrize(
+    ("command", "name"), [("study", "out"), ("quantize", "a.safetensors"), ("evaluate", None)]
+)
+def test_what_is_no_seed(quantisp: Run, tmp_path: Path, command: str, name: str | None) -> None:
+    out = tmp_path / (name or "none")
+    written = [] if name is None else ["--out", out]
+    width = ["--weight-bits", "4"] if command == "quantize" else []
+    outcome = quantisp(command, "--seed", "2147483648", *width, *written)
+    check(outcome, "expected a seed from 0 to 2^31 - 1, found 2147483648: correct --seed", out)
+
+
 @pytest.mark.parametrize("command", ["study", "evaluate"])
 @pytest.mark.parametrize("case", BAD_FOLDERS)
 def test_pictures(quantisp: Run, tmp_path: Path, case: str, command: str):
