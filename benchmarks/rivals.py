@@ -77,7 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--model", default="dephasenet-lite", help="a DePhaseNet")
     parser.add_argument("--images", nargs="+", default=["sample"], help="to measure on")
     parser.add_argument(
-        "--calibration", nargs="+", default=[], help="16 crops are cut; default: two packaged ones"
+        "--calibration", nargs="+", default=[], help="192 crops are cut; default: two packaged ones"
     )
     parser.add_argument("--formats", nargs="+", choices=list(FORMATS), default=list(FORMATS))
     parser.add_argument("--only", nargs="+", choices=names, default=names, metavar="NAME")

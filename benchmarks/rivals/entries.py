@@ -58,14 +58,15 @@ class Entry:
         return getattr(module, self.function)(task, **self.options)
 
 
-def _ours(method: str) -> Entry:
+def _ours(method: str, name: str = "", **changes: Any) -> Entry:
+    settings: dict[str, Any] = {"options": {"method": method}, **changes}
     return Entry(
         toolkit="quantisp",
-        method=method,
+        method=name or method,
         module="ours",
         function="measure_ours",
         packages=("quantisp",),
-        options={"method": method},
+        **settings,
     )
 
 
@@ -116,6 +117,13 @@ ENTRIES: tuple[Entry, ...] = (
     _ours("rtn"),
     _ours("quantease"),
     _ours("auto"),
+    # As toolkits that leave sums in float; ours are integers of 16 bits.
+    _ours(
+        "quantease",
+        "quantease-wide-sums",
+        options={"method": "quantease", "sum_bits": 16},
+        formats=("W8A8",),
+    ),
     _brevitas("gptq"),
     _brevitas("gpfq"),
     _brevitas("qronos"),

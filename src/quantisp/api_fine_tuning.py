@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quantisp.api_files import QuantizedOrigin, load_quantized, save_quantized
 from quantisp.cfa import CFAPattern, mosaic
-from quantisp.data import PatchCache
+from quantisp.data import PatchCache, calibration_batches
 from quantisp.errors import ModelError, SettingError
 from quantisp.models import Origin, model_sha256
 from quantisp.quantization import (
@@ -29,9 +29,6 @@ from quantisp.training import START_NAME, CurvePoint, Workers, validation_psnr_d
 __all__ = ["FineTunedRun", "FineTuning", "begin_fine_tuning"]
 
 log = logging.getLogger(__name__)
-
-# To round by: as many crops as `quantisp quantize` takes, from the pictures to train on.
-BATCHES, BATCH, CROP_PX = 4, 4, 96
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -168,14 +165,16 @@ def begin_fine_tuning(
         ModelError: what is kept is of another plan or network.
     """
     kept = path.with_name(START_NAME)
-    structure, digest, crop_px = origin(""), model_sha256(model), min(CROP_PX, largest_px)
-    example = patches.batch(seed=seed, step=0, size=1, patch_px=crop_px).cpu()
+    structure, digest = origin(""), model_sha256(model)
+    example = patches.batch(seed=seed, step=0, size=1, patch_px=largest_px).cpu()
     folding = fold_batch_norms(model, mosaic(example, pattern))
     for name, reason in folding.left.items():
         log.info("in float: %s, for %s", name, reason)
     if workers.rank == 0 and not kept.exists():
-        crops = _crops(patches, model, tuning.plan, seed, crop_px)
-        inputs = None if crops is None else [mosaic(x, pattern) for x in crops]
+        inputs = None
+        if _looks_at_inputs(tuning.plan, folding.network):
+            crops = calibration_batches(patches, seed=seed, largest_px=largest_px)
+            inputs = [mosaic(x.cpu(), pattern) for x in crops]
         rounded = quantize(folding.network, tuning.plan, inputs, seed=seed, on_layer=on_layer)
         made = QuantizedOrigin(origin=structure, float_sha256=digest, folded=folding.folded)
         save_quantized(kept, rounded, made)
@@ -209,15 +208,7 @@ def begin_fine_tuning(
     return run
 
 
-def _crops(
-    patches: PatchCache, model: nn.Module, plan: Plan, seed: int, patch_px: int
-) -> list[Tensor] | None:
+def _looks_at_inputs(plan: Plan, model: nn.Module) -> bool:
     planned = [entry for entry in plan.resolve(model).values() if entry.weight_bits is not None]
     by_inputs = any(needs_calibration(entry.method) for entry in planned)
-    if not by_inputs and not plan.quantizes_activations:
-        return None
-    batches = (
-        patches.batch(seed=seed, step=step, size=BATCH, patch_px=patch_px)
-        for step in range(BATCHES)
-    )
-    return [batch.cpu() for batch in batches]
+    return by_inputs or plan.quantizes_activations

@@ -1,6 +1,11 @@
 """Folders of pictures, and patches of them."""
 
-from quantisp.data.calibration import CalibrationCrops, calibration_crops, default_calibration
+from quantisp.data.calibration import (
+    CalibrationCrops,
+    calibration_batches,
+    calibration_crops,
+    default_calibration,
+)
 from quantisp.data.datasets import Dataset, find_dataset, read_training_picture
 from quantisp.data.images import SAMPLE, SUFFIXES, ImageFile, Picture, find_images, read_picture
 from quantisp.data.pairs import PairFiles, find_pairs
@@ -17,6 +22,7 @@ __all__ = [
     "PatchCache",
     "Picture",
     "TileSet",
+    "calibration_batches",
     "calibration_crops",
     "decode_tiles",
     "default_calibration",

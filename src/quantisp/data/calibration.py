@@ -16,7 +16,7 @@ from quantisp.data.patches import PatchCache
 from quantisp.data.tiles import TileSet
 from quantisp.errors import ImageError
 
-__all__ = ["CalibrationCrops", "calibration_crops", "default_calibration"]
+__all__ = ["CalibrationCrops", "calibration_batches", "calibration_crops", "default_calibration"]
 
 # Packaged with scikit-image, and others than the photographs that are studied by default.
 DEFAULT_FILES = ("rocket.jpg", "motorcycle_left.png")
@@ -71,7 +71,23 @@ def calibration_crops(files: Sequence[ImageFile], *, seed: int = 0) -> Calibrati
             samples = (samples >> 8).astype(np.uint8)
         tiles.append(torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1))))
     patches = PatchCache(TileSet.of(tiles))
-    batches = tuple(
-        patches.batch(seed=seed, step=step, size=BATCH, patch_px=CROP_PX) for step in range(BATCHES)
+    return CalibrationCrops(
+        sha256=tuple(p.sha256() for p in pictures),
+        batches=calibration_batches(patches, seed=seed),
     )
-    return CalibrationCrops(sha256=tuple(p.sha256() for p in pictures), batches=batches)
+
+
+def calibration_batches(
+    patches: PatchCache, *, seed: int, largest_px: int = CROP_PX
+) -> tuple[Float[Tensor, "n 3 p p"], ...]:
+    """The same from pictures that are decoded already.
+
+    Args:
+        patches: of the pictures.
+        seed: chooses the places.
+        largest_px: a crop is no larger.
+    """
+    crop_px = min(CROP_PX, largest_px)
+    return tuple(
+        patches.batch(seed=seed, step=step, size=BATCH, patch_px=crop_px) for step in range(BATCHES)
+    )

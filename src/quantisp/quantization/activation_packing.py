@@ -18,8 +18,8 @@ from quantisp.errors import ModelError, QuantispError
 from quantisp.quantization.activations.assembling import assemble
 from quantisp.quantization.activations.placement import Group, place_quantizers
 from quantisp.quantization.activations.simulation import SimulatedNetwork
-from quantisp.quantization.activations.steps import WeightStep
 from quantisp.quantization.activations.tensors import TensorQuantizer
+from quantisp.quantization.activations.weight_steps import WeightStep
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.graph.capture import capture
 from quantisp.quantization.graph.nodes import Graph

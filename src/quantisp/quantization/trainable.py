@@ -24,13 +24,15 @@ __all__ = ["FINE_TUNING", "TrainableModel"]
 
 # How weights are quantized while they are trained.
 FINE_TUNING = ("lsq", "plain")
+UNIT_BITS = 4
 
 
 class TrainableModel(nn.Module):
     """A quantized network whose weights, scales and biases can be trained.
 
-    ``network`` holds what is trained: of layers that are quantized, their codes as real numbers, so
-    that one step of an optimizer is as large for every channel. Each forward pass runs it with the
+    ``network`` holds what is trained: of layers that are quantized, their codes as real numbers, in
+    units of a code of 4 bits whatever the width, so that one step of an optimizer is as large a
+    part of the range of every channel and width. Each forward pass runs it with the
     weights that the rounded codes stand for, so that the running mean of a trainer is a quantized
     network, too. With ``lsq`` it begins as exactly the network that was quantized; ``plain`` keeps
     the codes of channels that use the last one, and rounds others anew.
@@ -94,8 +96,10 @@ class TrainableModel(nn.Module):
             scale, weight = start.scales[name], self._master(name)
             axis = layers[name].output_axis if scale.ndim else None
             spread = spread_scale(scale, weight, axis, layers[name].scale_groups)
-            self.register_buffer(unit, spread.to(weight.device).clone(), persistent=False)
-            weight.data.copy_(start.codes[name])
+            # Powers of two, so that codes and scales stay what they are to the last bit.
+            codes = 2.0 ** (start.formats[name].bits - UNIT_BITS)
+            self.register_buffer(unit, spread.to(weight.device) * codes, persistent=False)
+            weight.data.copy_(start.codes[name] / codes)
         self.float32_layers = tuple(
             f"network.{name}" for name in getattr(start.network, "float32_layers", ())
         )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 __all__ = ["OPTIMIZERS", "Optimizers"]
 
 OPTIMIZERS = ("muon", "adamw")
-# At a learning rate of 1e-5, a step moves a code by 1e-2, and a scale by 5e-4 of itself.
+# At a learning rate of 1e-5, a step moves a code of 4 bits by 1e-2, and a scale by 5e-4 of itself.
 CODE_RATE, SCALE_RATE = 1e3, 5e1
 CODE_BETAS = (0.9, 0.99)
 
@@ -27,9 +27,9 @@ class Optimizers:
     serves both.
 
     A quantized network names two further kinds, which Adam moves, each at its own multiple of the
-    learning rate: ``model.code_parameters`` are weights in units of codes, so that a step is the
-    same small part of a code in every channel, and ``model.scale_parameters`` are scales. Neither
-    decays, for nothing draws them towards zero.
+    learning rate: ``model.code_parameters`` are weights in units that are as large a part of the
+    range of every channel, so that a step is so, too; ``model.scale_parameters`` are scales.
+    Neither decays, for nothing draws them towards zero.
 
     Args:
         kind: ``muon``, or ``adamw`` for every parameter.

@@ -17,9 +17,9 @@ from quantisp.quantization.activations.steps import (
     RequantizeStep,
     Step,
     TableStep,
-    WeightStep,
 )
 from quantisp.quantization.activations.tensors import TensorQuantizer
+from quantisp.quantization.activations.weight_steps import WeightStep
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.graph.nodes import Add, Input, Multiply, Node, Requantize, Table
 

@@ -18,8 +18,9 @@ from quantisp.quantization.activations.observers import observe
 from quantisp.quantization.activations.placement import Group, Placement, place_quantizers
 from quantisp.quantization.activations.power_of_two import tensor_units
 from quantisp.quantization.activations.simulation import SimulatedNetwork
-from quantisp.quantization.activations.steps import Step, WeightStep
+from quantisp.quantization.activations.steps import Step
 from quantisp.quantization.activations.tensors import TensorQuantizer
+from quantisp.quantization.activations.weight_steps import WeightStep
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.graph.execution import Picture, apply_weight, check_size, compute
 from quantisp.quantization.graph.nodes import Graph, Node

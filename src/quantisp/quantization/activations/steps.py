@@ -14,24 +14,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.errors import RunError, SettingError
+from quantisp.errors import RunError
 from quantisp.quantization.activations.rescaling import Rescale, choose_rescale
 from quantisp.quantization.activations.settings import ActivationSettings
 from quantisp.quantization.activations.tensors import TensorQuantizer, round_in_place
-from quantisp.quantization.affine import QuantizedWeight
-from quantisp.quantization.graph.execution import Picture, apply_move, apply_weight
+from quantisp.quantization.graph.execution import Picture, apply_move
 from quantisp.quantization.graph.functions import apply_function
-from quantisp.quantization.graph.nodes import Add, Clamp, Linear, Node, Operation, Table
+from quantisp.quantization.graph.nodes import Add, Clamp, Node, Operation, Table
 
 __all__ = [
     "AddStep",
     "InputStep",
     "MoveStep",
     "MultiplyStep",
+    "Quantizers",
     "RequantizeStep",
+    "RescalingStep",
     "Step",
     "TableStep",
-    "WeightStep",
     "rescale_of",
 ]
 
@@ -135,7 +135,7 @@ class MoveStep(Step):
         return apply_move(self.node.operation, inputs, size)
 
 
-class _RescalingStep(Step):
+class RescalingStep(Step):
     """A step whose accumulator is multiplied and shifted.
 
     Attributes:
@@ -177,98 +177,7 @@ class _RescalingStep(Step):
         return float(self.scales().max()) * 2.0**-14
 
 
-class WeightStep(_RescalingStep):
-    """A convolution or a matrix product.
-
-    Args:
-        node, inputs, settings: as for ``Step``.
-        weight: its codes and scale, or in float.
-        bias: in float; one for each output channel.
-
-    Attributes:
-        weight: codes, or in float.
-        bias: integers, or in float, as float64.
-    """
-
-    def __init__(
-        self,
-        node: Node,
-        inputs: Quantizers,
-        settings: ActivationSettings,
-        *,
-        weight: QuantizedWeight | Tensor,
-        bias: Tensor | None,
-    ) -> None:
-        super().__init__(node, inputs, settings)
-        quantized = isinstance(weight, QuantizedWeight)
-        codes = weight.codes.float() if isinstance(weight, QuantizedWeight) else weight.float()
-        scale = weight.scale if isinstance(weight, QuantizedWeight) else torch.ones(())
-        self.weight: Tensor
-        self.bias: Tensor
-        self.weight_scale: Tensor
-        self.quantized_weight = quantized
-        self.register_buffer("weight", codes.clone(), persistent=False)
-        self.register_buffer("weight_scale", scale.double().clone(), persistent=False)
-        real_bias = torch.zeros(1) if bias is None else bias.detach()
-        self.real_bias = real_bias.double().clone()
-        self.register_buffer("bias", self._bias(), persistent=False)
-
-    @property
-    def in_integers(self) -> bool:
-        """Whether the accumulator holds integers."""
-        return super().in_integers and self.quantized_weight
-
-    def scales(self) -> Float[Tensor, "*inputs_channels"]:
-        """What one in the accumulator, or in an input, stands for, as float64."""
-        return (super().scales()[0] * self.weight_scale.cpu())[None]
-
-    def move_bias(self, by: Float[Tensor, " channels"]) -> None:
-        """Add to the bias of each channel."""
-        self.real_bias = self.real_bias + by.double()
-        self.bias = self._bias()
-
-    def _real(self, inputs: Sequence[Tensor], size: Picture) -> Tensor:  # noqa: ARG002
-        return self._limited(self.unlimited(inputs))
-
-    def unlimited(self, inputs: Sequence[Tensor]) -> Tensor:
-        """As ``real``, without the limit."""
-        accumulator = self._accumulator(inputs)
-        return accumulator.mul_(self._spread(self.scales()[0]).to(accumulator))
-
-    def _codes(self, inputs: Sequence[Tensor], size: Picture) -> Tensor:  # noqa: ARG002
-        accumulator = self._accumulator(inputs)
-        return self._encoded(accumulator.mul_(self._spread(self.ratio[0]).to(accumulator)))
-
-    def _accumulator(self, inputs: Sequence[Tensor]) -> Tensor:
-        x = inputs[0]
-        product = apply_weight(self.node.operation, x, self.weight.to(x.dtype), None)
-        return product.add_(self._spread(self.bias).to(product))
-
-    def _bias(self) -> Tensor:
-        bias = self.real_bias / self.scales()[0]
-        if not self.in_integers:
-            return bias
-        codes = round_in_place(bias, "half_up")
-        largest, most = float(codes.abs().max()), 2.0 ** (self.settings.bias_bits - 1)
-        if largest >= most:
-            raise SettingError(
-                f"expected biases within {self.settings.bias_bits} bits, that of layer "
-                f"{self.node.layer!r} is {largest:.3g} steps of the accumulator: give the plan's "
-                "activations more bias_bits, or plan narrower formats"
-            )
-        return codes
-
-    @property
-    def channel_axis(self) -> int:
-        """Of the output channels in its result."""
-        return -1 if isinstance(self.node.operation, Linear) else -3
-
-    def _spread(self, channels: Tensor) -> Tensor:
-        """One number, or one for each channel, beside a feature map."""
-        return channels.reshape(-1, *(1,) * (-1 - self.channel_axis))
-
-
-class AddStep(_RescalingStep):
+class AddStep(RescalingStep):
     """A sum or a difference: both inputs come to one shift, and their sum is rounded once."""
 
     def scales(self) -> Float[Tensor, "*inputs_channels"]:
@@ -286,7 +195,7 @@ class AddStep(_RescalingStep):
         return torch.add(inputs[0] * first, inputs[1], alpha=_sign(self.node.operation) * second)
 
 
-class MultiplyStep(_RescalingStep):
+class MultiplyStep(RescalingStep):
     """A product of two tensors."""
 
     def _real(self, inputs: Sequence[Tensor], size: Picture) -> Tensor:  # noqa: ARG002
@@ -296,7 +205,7 @@ class MultiplyStep(_RescalingStep):
         return self._encoded((inputs[0] * inputs[1]).mul_(float(self.ratio[0])))
 
 
-class RequantizeStep(_RescalingStep):
+class RequantizeStep(RescalingStep):
     """The same values on another scale."""
 
     def _real(self, inputs: Sequence[Tensor], size: Picture) -> Tensor:  # noqa: ARG002
@@ -348,7 +257,7 @@ class TableStep(Step):
 
 def rescale_of(step: Step) -> Rescale | None:
     """The multipliers and shifts of a step that has some."""
-    return step.rescale if isinstance(step, _RescalingStep) else None
+    return step.rescale if isinstance(step, RescalingStep) else None
 
 
 def _sign(operation: Operation) -> int:

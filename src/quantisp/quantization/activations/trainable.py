@@ -28,8 +28,8 @@ from torch import Tensor, nn
 from quantisp.quantization.activations.assembling import assemble
 from quantisp.quantization.activations.settings import ActivationSettings, TieRule
 from quantisp.quantization.activations.simulation import SimulatedNetwork
-from quantisp.quantization.activations.steps import WeightStep
 from quantisp.quantization.activations.tensors import TensorQuantizer, round_in_place
+from quantisp.quantization.activations.weight_steps import WeightStep
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.graph.execution import apply_move, apply_weight, check_size, compute
 from quantisp.quantization.graph.nodes import Clamp, Node

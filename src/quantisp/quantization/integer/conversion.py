@@ -11,7 +11,8 @@ from torch import Tensor
 
 from quantisp.errors import ModelError
 from quantisp.quantization.activations.rescaling import Rescale
-from quantisp.quantization.activations.steps import Step, TableStep, WeightStep, rescale_of
+from quantisp.quantization.activations.steps import Step, TableStep, rescale_of
+from quantisp.quantization.activations.weight_steps import WeightStep
 from quantisp.quantization.graph.nodes import (
     Add,
     Clamp,
