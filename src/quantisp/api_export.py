@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from quantisp.files import check_replaceable
 from quantisp.models import packaged_models
 from quantisp.quantization.export import (
     MARKER,
+    SIZED,
     ExportRequest,
     Sample,
     check_sample_size,
@@ -81,6 +82,7 @@ def export(
     crop: Crop | None = None,
     pattern: str | CFAPattern | None = None,
     name: str | None = None,
+    size: tuple[int, int] | None = None,
     unverified: bool = False,
     on_progress: Callable[[str, int, int], None] | None = None,
 ) -> Exported:
@@ -96,6 +98,8 @@ def export(
         crop: of the mosaic or the picture; None is one of 32x32 px or so in its middle.
         pattern: the CFA of a network whose origin names no packaged one.
         name: of the network there; None is that of its folder.
+        size: the only height and width that the export is for, of a format of
+            ``quantisp.quantization.export.SIZED``; None is every one that the network runs at.
         unverified: write even where nothing here can run what is written.
         on_progress: called with a stage, what is done of it, and all of it.
 
@@ -104,22 +108,22 @@ def export(
         RunError: what was written gives something else than the network; nothing is left of it.
     """
     find_writer(file_format)
+    if size is not None and file_format not in SIZED:
+        raise SettingError(
+            f"expected --size with a format among {', '.join(SIZED)}, found {file_format}: "
+            "leave it out"
+        )
     out = Path(out)
     check_replaceable(out, MARKER)
     integers, called = _network(network, name)
     # Refuses what no executor can run.
     IntegerExecutor(integers)
-    sample = _sample(integers, image, crop, pattern)
-    if on_progress is None:
-        request = ExportRequest(network=integers, sample=sample, name=called, unverified=unverified)
-    else:
-        request = ExportRequest(
-            network=integers,
-            sample=sample,
-            name=called,
-            unverified=unverified,
-            on_progress=on_progress,
-        )
+    sample = _sample(integers, image, crop, pattern, size)
+    request = ExportRequest(
+        network=integers, sample=sample, name=called, size=size, unverified=unverified
+    )
+    if on_progress is not None:
+        request = replace(request, on_progress=on_progress)
     report = write_export(file_format, request, out)
     return Exported(
         path=out,
@@ -156,8 +160,11 @@ def _sample(
     image: str | Path | None,
     crop: Crop | None,
     pattern: str | CFAPattern | None,
+    only: tuple[int, int] | None,
 ) -> Sample:
     channels = input_channels(network)
+    if only is not None:
+        check_sample_size(network, (1, channels, *only))
     cfa = _pattern(network, pattern)
     whole, source, cfa = _whole(SAMPLE if image is None else image, channels, cfa)
     if whole.shape[1] != channels:
@@ -167,7 +174,8 @@ def _sample(
         )
     period = (1, 1) if cfa is None else cfa.period
     size = (whole.shape[2], whole.shape[3])
-    place = crop or _middle(network, channels, size, period)
+    fits = only is not None and only[0] <= size[0] and only[1] <= size[1]
+    place = crop or _middle(network, channels, size, period, only if fits else None)
     _check_crop(place, source, size, period)
     x = whole[:, :, place.y : place.y + place.height, place.x : place.x + place.width]
     check_sample_size(network, tuple(x.shape))
@@ -226,11 +234,15 @@ def _read_floats(path: Path) -> Float[Tensor, "1 c h w"]:
 
 
 def _middle(
-    network: IntegerNetwork, channels: int, size: tuple[int, int], period: tuple[int, int]
+    network: IntegerNetwork,
+    channels: int,
+    size: tuple[int, int],
+    period: tuple[int, int],
+    only: tuple[int, int] | None,
 ) -> Crop:
-    """The middle of a picture, in the size that the network runs at or one near 32x32 px."""
+    """The middle of a picture, in the size that is run at or one near 32x32 px."""
     step = size_step(network, channels)
-    wanted = network.graph.size or (-(-SAMPLE_PX // step) * step,) * 2
+    wanted = network.graph.size or only or (-(-SAMPLE_PX // step) * step,) * 2
     # What does not fit is refused below.
     y, x = (
         max((whole - part) // 2 // p * p, 0)

@@ -30,7 +30,7 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier export is replaced.")],
     file_format: Annotated[
         str,
-        typer.Option("--format", help="vectors (npy and hex, with a manifest)."),
+        typer.Option("--format", help="onnx (opset 21), qonnx (true widths), vectors (npy, hex)."),
     ],
     image: Annotated[
         str | None,
@@ -53,6 +53,13 @@ def export_command(
             help="CFA of a network that is not made from a packaged one: bayer, "
             "WBWG/BWGW/WGWR/GWRW, ...",
             show_default="the packaged model's",
+        ),
+    ] = None,
+    size: Annotated[
+        str | None,
+        typer.Option(
+            help="The only size that an ONNX file is for, in px: WIDTH,HEIGHT.",
+            show_default="every size that the network runs at",
         ),
     ] = None,
     name: Annotated[
@@ -81,6 +88,7 @@ def export_command(
             crop=None if crop is None else _crop(crop),
             pattern=pattern,
             name=name,
+            size=None if size is None else _size(size),
             unverified=unverified,
             on_progress=display.show,
         )
@@ -106,6 +114,14 @@ def _crop(text: str) -> Crop:
         )
     x, y, width, *rest = (int(number) for number in numbers)
     return Crop(x=x, y=y, width=width, height=rest[0] if rest else width)
+
+
+def _size(text: str) -> tuple[int, int]:
+    numbers = [part.strip() for part in text.split(",")]
+    if len(numbers) != 2 or not all(number.isdecimal() and int(number) for number in numbers):
+        raise SettingError(f"expected WIDTH,HEIGHT in px, found {text!r}: correct --size")
+    width, height = map(int, numbers)
+    return height, width
 
 
 def _facts(written: Exported) -> dict[str, Any]:

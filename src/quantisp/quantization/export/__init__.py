@@ -21,6 +21,7 @@ from quantisp.quantization.export.shapes import (
 
 __all__ = [
     "MARKER",
+    "SIZED",
     "WRITERS",
     "ExportReport",
     "ExportRequest",
@@ -37,7 +38,15 @@ __all__ = [
 MARKER = "export.json"
 SCHEMA = 1
 # To add a format: one file or package beside this one, and one line here.
-WRITERS: Mapping[str, str] = MappingProxyType({"vectors": "vectors:write_vectors"})
+WRITERS: Mapping[str, str] = MappingProxyType(
+    {
+        "onnx": "onnx:write_onnx",
+        "qonnx": "onnx:write_qonnx",
+        "vectors": "vectors:write_vectors",
+    }
+)
+# Those that may be for one size of picture.
+SIZED = ("onnx", "qonnx")
 
 
 def find_writer(name: str) -> Writer:

@@ -50,6 +50,7 @@ class ExportRequest:
         sample: what the export is run on, to compare.
         name: of the network; an identifier of C and Verilog.
         folder: where to write; empty.
+        size: the only height and width that it is for, of a format of ``SIZED``; None is any.
         unverified: write even where nothing on this machine can run what is written.
         on_progress: called with a stage, what is done of it, and all of it.
     """
@@ -58,6 +59,7 @@ class ExportRequest:
     sample: Sample
     name: str
     folder: Path = Path()
+    size: tuple[int, int] | None = None
     unverified: bool = False
     on_progress: Callable[[str, int, int], None] = field(default=_nothing)
 
