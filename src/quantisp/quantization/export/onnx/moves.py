@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 
 from quantisp.errors import ModelError
@@ -89,12 +87,11 @@ def _unshuffled(builder: GraphBuilder, x: str, factor: int, channels: int) -> st
 def _padded(builder: GraphBuilder, sizes: Sizes, operation: ops.Pad, x: str, axes: int) -> str:
     left, right, top, bottom = operation.amounts
     amounts = [*[0] * (axes - 2), top, left, *[0] * (axes - 2), bottom, right]
-    # One axis may get less while another gets more, but zeros are not known to be whole numbers.
-    if all(isinstance(amount, int) for amount in amounts):
-        whole: Any = amounts
-        pads = builder.whole(whole)
-    else:
+    known = [sizes.known(amount) for amount in amounts]
+    if None in known:
         pads = builder.add("Concat", *(sizes.tensor(amount) for amount in amounts), axis=0)
+    else:
+        pads = builder.whole([amount for amount in known if amount is not None])
     return builder.add("Pad", x, pads, mode=PAD_MODES[operation.mode])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import sympy
 
@@ -34,12 +34,16 @@ class Sizes:
         Raises:
             ModelError: an expression that there are no operations for.
         """
+        known = self.known(size)
+        if known is not None:
+            return self._builder.whole([known])
+        return self._floor(*self._part(cast("Extent", size).expression))
+
+    def known(self, size: Size) -> int | None:
+        """A size as a number, or None where it is not known."""
         if not isinstance(size, Extent):
-            return self._builder.whole([size])
-        if self._picture is not None:
-            return self._builder.whole([size.at(*self._picture)])
-        top, bottom = self._part(size.expression)
-        return top if bottom == 1 else self._floor(top, bottom)
+            return size
+        return None if self._picture is None else size.at(*self._picture)
 
     def _part(self, expression: Any) -> Part:
         """A quotient: a tensor, and the whole number that it is to be divided by."""
