@@ -109,5 +109,5 @@ def check_sample_size(network: IntegerNetwork, shape: Shape) -> None:
         step = size_step(network, shape[1])
         raise ModelError(
             f"expected an input of multiples of {step} px, as the network needs it, found "
-            f"{shape[2]}x{shape[3]}: give another --crop"
+            f"{shape[2]}x{shape[3]}: give another --crop or --size"
         )

@@ -133,6 +133,10 @@ def _written(
         on_node=lambda done, total: request.on_progress("verifying", done, total),
     )
     check.refuse()
+    sizes = [f"{x.shape[3]}x{x.shape[2]}" for x in inputs]
+    found["verified_on"] = f"{'the sample and noise' if len(sizes) > 1 else 'noise'} of " + (
+        " and ".join(dict.fromkeys(sizes)) + " px"
+    )
     return ExportReport(
         verified=f"each node, given equal inputs, run by {by}",
         facts=found | check.facts() | {"output": _whole_network(request, read, inputs[0], runtime)},
