@@ -75,6 +75,17 @@ def test_each_node_given_equal_inputs(weight_bits, activation_bits, tie_rule, po
 
 
 @pytest.mark.reference
+@pytest.mark.parametrize("bits", [8, 10])
+@pytest.mark.parametrize("tie_rule", ["half_up", "half_even"])
+def test_ties_go_as_the_networks_do(tie_rule, bits):
+    network = integers("chain", 2, bits, tie_rule, True)
+    assert checked(network, 1, 1, 24, 32)[1].largest == 0
+    other = replace(network, tie_rule={"half_up": "half_even", "half_even": "half_up"}[tie_rule])
+    model = build_onnx(other)
+    assert check_model(model, network, [check_input((1, 1, 24, 32))], run_onnxruntime).largest == 1
+
+
+@pytest.mark.reference
 @pytest.mark.parametrize(("bits", "power_of_two"), [(8, True), (16, False)])
 def test_each_node_of_a_network_of_residual_blocks(bits, power_of_two):
     network = integers("dephasenet", bits, bits, "half_even", power_of_two)

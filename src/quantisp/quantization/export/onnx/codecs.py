@@ -21,6 +21,8 @@ __all__ = ["QONNX_DOMAIN", "Codec", "IntegerCodec", "QonnxCodec", "Stored"]
 
 QONNX_DOMAIN = "qonnx.custom_op.general"
 BIAS_TYPE_BITS = 32
+# OpenVINO leaves quantizers of that width out, and what they saturate with them.
+UNSURE_BITS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,10 +46,11 @@ class Codec(ABC):
     Args:
         builder: of the graph.
         tie_rule: of the network.
+        power_of_two: whether nothing but shifts is needed, so that ties are common.
     """
 
-    def __init__(self, builder: GraphBuilder, tie_rule: TieRule) -> None:
-        self.builder, self.tie_rule = builder, tie_rule
+    def __init__(self, builder: GraphBuilder, tie_rule: TieRule, *, power_of_two: bool) -> None:
+        self.builder, self.tie_rule, self.power_of_two = builder, tie_rule, power_of_two
 
     @abstractmethod
     def grid(self, stored: Stored) -> float:
@@ -80,9 +83,9 @@ class Codec(ABC):
         """Biases as floats: codes times scale, of which there is one, or one for each."""
 
     def limited(self, real: str, target: Stored, scale: float) -> str:
-        """Within the limits of a tensor, where its width does not limit it."""
+        """Within the limits of a tensor, where its width does not limit it everywhere."""
         codes = target.codes
-        if (codes.low, codes.high) == (codes.qmin, codes.qmax):
+        if (codes.low, codes.high) == (codes.qmin, codes.qmax) and codes.bits != UNSURE_BITS:
             return real
         ends = (self.builder.floats(end * scale) for end in (codes.low, codes.high))
         return self.builder.add("Clip", real, *ends)
@@ -114,19 +117,15 @@ class IntegerCodec(Codec):
 
     def encode(self, real: str, target: Stored, scale: float) -> None:
         """QuantizeLinear, which rounds half to even; else as the network's ties go."""
-        if self._integer_type(target.codes):
-            self._quantize(self.limited(real, target, scale), target, scale)
-            return
-        builder, codes = self.builder, target.codes
-        quotient = real
-        if np.float32(scale) != 1:
-            quotient = builder.add("Div", real, builder.floats(scale))
-        if self.tie_rule == "half_even":
-            rounded = builder.add("Round", quotient)
+        if not self._integer_type(target.codes):
+            ends = (self.builder.floats(end) for end in (target.codes.low, target.codes.high))
+            self.builder.add("Clip", self._rounded(real, scale), *ends, output=target.name)
+        elif self.power_of_two and self.tie_rule == "half_up":
+            # Every second sum may be a tie.
+            rounded = self._rounded(real, scale)
+            self._quantize(self.limited(rounded, target, 1.0), target, 1.0)
         else:
-            rounded = builder.add("Floor", builder.add("Add", quotient, builder.floats(0.5)))
-        ends = (builder.floats(end) for end in (codes.low, codes.high))
-        builder.add("Clip", rounded, *ends, output=target.name)
+            self._quantize(self.limited(real, target, scale), target, scale)
 
     def encode_moved(self, real: str, target: Stored) -> None:
         """Whole floats stay what they are."""
@@ -152,6 +151,14 @@ class IntegerCodec(Codec):
             return self.builder.floats(codes * scale)
         stored = self.builder.codes(codes, BIAS_TYPE_BITS, "bias")
         return self._dequantized(stored, scale, 0 if np.ndim(scale) else None)
+
+    def _rounded(self, real: str, scale: float) -> str:
+        builder = self.builder
+        if np.float32(scale) != 1:
+            real = builder.add("Div", real, builder.floats(scale))
+        if self.tie_rule == "half_even":
+            return builder.add("Round", real)
+        return builder.add("Floor", builder.add("Add", real, builder.floats(0.5)))
 
     def _dequantized(self, stored: str, scale: Any, axis: int | None) -> str:
         builder, inputs = self.builder, (stored, self.builder.floats(scale))

@@ -14,6 +14,8 @@ from quantisp.quantization.integer.network import Accumulator, NodeIntegers, Wei
 
 __all__ = ["add_layer"]
 
+TYPED_BIAS = 1 << 31
+
 
 def add_layer(
     codec: Codec,
@@ -81,6 +83,10 @@ def _sums(codec: Codec, node: Node, widths: Weights, values: Any, given: Stored,
         return builder.add("Add", scaled, builder.floats(_spread(bias * scale, node)))
     axis = None if not per_channel else 1 if transposed else 0
     weight = codec.weight(codes, widths.bits, own, axis)
+    if np.abs(bias).max() >= TYPED_BIAS:
+        # ONNX Runtime may put what a layer adds into 32 bits, whatever it is.
+        sums = builder.add(kind, x, weight, **fields)
+        return builder.add("Add", sums, builder.floats(_spread(bias * scale, node)))
     return builder.add(kind, x, weight, codec.bias(bias, widths.bias_bits, scale), **fields)
 
 

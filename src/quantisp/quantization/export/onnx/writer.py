@@ -83,7 +83,7 @@ class _Writer:
         names = [node.name for node in network.graph.nodes]
         self.builder = GraphBuilder(names)
         self.source, self.result = self.builder.fresh(INPUT), self.builder.fresh(OUTPUT)
-        self.codec = codec(self.builder, network.tie_rule)
+        self.codec = codec(self.builder, network.tie_rule, power_of_two=network.power_of_two)
         self.sizes = Sizes(self.builder, self.source, self.size)
         scales = tensor_scales(network)
         self.stored = {
