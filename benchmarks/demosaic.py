@@ -5,7 +5,9 @@
 
 ``methods`` prints the table of docs/results.md. ``tiles`` develops an RGBW-K DNG of each size in a
 process of its own, in tiles and, unless the size is named in ``--only-tiled``, at once; the peak is
-that of the whole process, Python and PyTorch included.
+that of the whole process, Python and PyTorch included. Processor seconds are those of all threads,
+reading and writing included, whatever else the machine does. ``--model`` may be the folder of an
+integer network.
 """
 
 from __future__ import annotations
@@ -93,19 +95,21 @@ def synthetic_dng(path: Path, megapixels: float) -> None:
 
 
 def one(path: Path, model: str, tile: int) -> None:
-    """Develop one file in this process, and print pixels, seconds and peak in kB."""
+    """Develop one file in this process; print pixels, seconds, processor seconds, peak in kB."""
     from quantisp.api_demosaic import DemosaicSettings, demosaic_files
 
+    began = time.process_time()
     with tempfile.TemporaryDirectory() as out:
         (made,) = demosaic_files(
             [path], Path(out), model=model, settings=DemosaicSettings(tile_px=tile)
         )
-    print(made.pixels, made.seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+    busy = time.process_time() - began
+    print(made.pixels, made.seconds, busy, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 
 
 def tiles(model: str, sizes: list[float], only_tiled: list[float]) -> None:
-    print("| MPix | tiles | MPix/s | peak MB |")
-    print("|---:|---|---:|---:|")
+    print("| MPix | tiles | MPix/s | MPix per processor second | peak MB |")
+    print("|---:|---|---:|---:|---:|")
     for size in [*sizes, *only_tiled]:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "synthetic.dng"
@@ -117,12 +121,10 @@ def tiles(model: str, sizes: list[float], only_tiled: list[float]) -> None:
                     capture_output=True,
                     text=True,
                 )
-                pixels, seconds, peak = map(float, ran.stdout.split())
+                pixels, seconds, busy, peak = map(float, ran.stdout.split())
                 said = f"{tile} px" if tile == TILE_PX else "at once"
-                rate = pixels / seconds / 1e6
-                print(
-                    f"| {pixels / 1e6:.1f} | {said} | {rate:.3g} | {peak / 1e3:.0f} |", flush=True
-                )
+                rates = f"{pixels / seconds / 1e6:.3g} | {pixels / busy / 1e6:.3g}"
+                print(f"| {pixels / 1e6:.1f} | {said} | {rates} | {peak / 1e3:.0f} |", flush=True)
 
 
 def numbers(text: str) -> list[float]:

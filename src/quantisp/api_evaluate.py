@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from quantisp.api_inputs import Sources, example_input, find_material, try_out
+from quantisp.api_integers import check_place
 from quantisp.api_models import DEFAULT_MODEL, Model, find_model
 from quantisp.api_settings import calibration_for, check_seed
 from quantisp.cfa import CFAPattern
@@ -15,6 +16,7 @@ from quantisp.evaluation import evaluate_pictures
 from quantisp.inference import find_device
 from quantisp.models import model_sha256
 from quantisp.quantization import Plan, QuantizedModel, fold_batch_norms, quantize
+from quantisp.quantization.integer import IntegerExecutor
 from quantisp.records import EvaluationResult
 
 __all__ = ["evaluate"]
@@ -64,8 +66,9 @@ def evaluate(
         found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
     )
     network = found.model
+    check_place(network, place, device)
     try_out(network, place, material)
-    if plan is not None and isinstance(network, QuantizedModel):
+    if plan is not None and isinstance(network, QuantizedModel | IntegerExecutor):
         raise ModelError(
             f"expected a float network beside a plan, {found.name} is quantized already: "
             "leave out the plan, or give the network that it was made from"

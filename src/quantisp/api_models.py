@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from quantisp.api_files import holds_quantized, load_quantized
+from quantisp.api_integers import holds_integers, load_integers
 from quantisp.cfa import CFAPattern, parse_pattern
 from quantisp.errors import ModelError
 from quantisp.models import (
@@ -48,7 +49,8 @@ def load_model(
     Returns:
         The network in evaluation mode, with its CFA as ``.pattern`` if it restores mosaics. Its
         output is not clipped. From the file of a quantized network, a
-        :class:`quantisp.QuantizedModel`.
+        :class:`quantisp.QuantizedModel`; from the folder of an integer network, a
+        :class:`quantisp.IntegerExecutor`.
 
     Raises:
         ModelError: no such model, or it cannot be used.
@@ -83,6 +85,13 @@ def _find_network(model: Model, weights: str | Path | None) -> LoadedModel:
             )
         pattern = own_pattern(model)
         return LoadedModel(name=type(model).__name__, model=model, pattern=pattern, provenance=None)
+    if holds_integers(model):
+        if weights is not None:
+            raise ModelError(
+                f"expected no weights beside {model}, which has its own, found {weights}: leave "
+                "them out"
+            )
+        return load_integers(Path(model))
     is_file = Path(model).suffix in (".safetensors", ".pt2")
     if weights is not None and (is_file or str(model) in packaged_models()):
         raise ModelError(

@@ -16,17 +16,19 @@ from quantisp.api_inputs import Material, example_input, find_degradation
 from quantisp.api_settings import calibration_for, check_seed
 from quantisp.data import default_calibration
 from quantisp.errors import ModelError, OutputError, SettingError
-from quantisp.files import make_folder
+from quantisp.files import make_folder, write_atomically
 from quantisp.models import LoadedModel, Origin, Provenance, model_sha256
 from quantisp.quantization import (
     BATCH_NORMS,
     FoldedNetwork,
     LayerCoverage,
+    PadsInside,
     Plan,
     QuantizedModel,
     fold_batch_norms,
     quantize,
 )
+from quantisp.quantization.accumulator_plan import quantize_within
 from quantisp.quantization.integer import (
     DOCUMENT,
     Accumulator,
@@ -40,6 +42,7 @@ __all__ = ["QuantizedFile", "quantize_to_file"]
 log = logging.getLogger(__name__)
 
 SUFFIX = ".safetensors"
+PLAN = "plan.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,14 +77,15 @@ def quantize_to_file(
     degradation: str | None = None,
     calibration: Sequence[str | Path] | None = None,
     accumulator: Accumulator | None = None,
+    fit: bool = False,
     seed: int = 0,
     command: str,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> QuantizedFile:
     """Quantize a network and write it to ``out``, which :func:`quantisp.load_model` takes.
 
-    Where ``out`` has no ending it is the folder of an integer network, which
-    :func:`quantisp.quantization.integer.load_integer_network` takes.
+    Where ``out`` has no ending it is the folder of an integer network, which commands take, too;
+    ``plan.json`` in it is the plan, as :meth:`quantisp.Plan.from_json` reads it.
 
     Args:
         model, weights: as for :func:`quantisp.load_model`; a float network.
@@ -91,6 +95,8 @@ def quantize_to_file(
             activations that need inputs, and to see what batch normalisations follow.
         calibration: pictures for what needs some; None is two packaged ones.
         accumulator: of an integer network; None is as wide as sums have to be.
+        fit: choose weights and widths of activations so that no input makes a sum that the
+            accumulator does not hold.
         seed: of the calibration crops' places, and of what methods draw at random; recorded in the
             file with the pictures.
         command: recorded in the file.
@@ -111,8 +117,12 @@ def quantize_to_file(
             f"expected the folder of an integer network beside an accumulator's width, found {out}:"
             " give --out a name without an ending"
         )
+    if fit and accumulator is None:
+        raise SettingError(
+            "expected an accumulator's width for sums that fit, found none: pass --accumulator-bits"
+        )
     found = find_model(model, weights)
-    if isinstance(found.model, QuantizedModel):
+    if isinstance(found.model, QuantizedModel | IntegerExecutor):
         raise ModelError(
             f"expected a float network to quantize, {found.name} is quantized already: "
             "quantize the network that it was made from"
@@ -139,10 +149,13 @@ def quantize_to_file(
             f"expected no degradation, for the methods ({', '.join(sorted(methods))}) look at no "
             "inputs: leave out --degradation"
         )
-    quantized = quantize(folding.network, plan, inputs, seed=seed, on_layer=on_layer)
+    if fit and accumulator is not None and inputs is not None:
+        quantized = quantize_within(
+            folding.network, plan, inputs, accumulator.bits, seed=seed, on_layer=on_layer
+        )
+    else:
+        quantized = quantize(folding.network, plan, inputs, seed=seed, on_layer=on_layer)
     digest = model_sha256(found.model)
-    if in_integers:
-        return _integer_folder(out, quantized, found, digest, accumulator, command, data)
     provenance = Provenance(
         domain="not known" if found.provenance is None else found.provenance.domain,
         command=printable(command),
@@ -151,6 +164,8 @@ def quantize_to_file(
         revision=source_revision(),
         validation_psnr_db="not measured",
     )
+    if in_integers:
+        return _integer_folder(out, quantized, found, digest, accumulator, provenance)
     origin = Origin(preset=found.preset, pattern=found.pattern, provenance=provenance)
     made = QuantizedOrigin(origin=origin, float_sha256=digest, folded=folding.folded)
     make_folder(out.parent)
@@ -172,22 +187,22 @@ def _integer_folder(
     found: LoadedModel,
     digest: str,
     accumulator: Accumulator | None,
-    command: str,
-    data: str,
+    provenance: Provenance,
 ) -> QuantizedFile:
     origin = {
         "model": found.name,
         "float_sha256": digest,
-        "command": printable(command),
-        "data": printable(data),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "revision": source_revision(),
         "plan": quantized.plan.to_json(),
+        "pads_inside": "yes" if isinstance(found.model, PadsInside) else "no",
+        **Origin(
+            preset=found.preset or "", pattern=found.pattern, provenance=provenance
+        ).to_texts(),
     }
     network = replace(integer_network(quantized, accumulator), origin=origin)
     # Refuses what no executor can run, before anything is written.
     IntegerExecutor(network)
     save_integer_network(out, network)
+    write_atomically(out / PLAN, quantized.plan.to_json().encode())
     return QuantizedFile(
         path=out,
         size_bytes=sum(file.stat().st_size for file in out.iterdir() if file.is_file()),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -12,7 +13,7 @@ from quantisp.api_inputs import Material, Sources, listed
 from quantisp.data import CalibrationCrops, calibration_crops, default_calibration, find_images
 from quantisp.errors import ImageError, SettingError
 from quantisp.evaluation import Execution, plan_of
-from quantisp.quantization import Plan, needs_calibration
+from quantisp.quantization import ActivationSettings, Plan, needs_calibration
 from quantisp.quantization.integer import Accumulator, HardwareProfile
 from quantisp.records import Granularity, Setting
 
@@ -23,6 +24,7 @@ __all__ = [
     "find_execution",
     "find_settings",
     "find_ways",
+    "fitted_settings",
     "width_of_input",
 ]
 
@@ -55,6 +57,28 @@ def check_seed(seed: int) -> None:
     """
     if not 0 <= seed < 1 << 31:
         raise SettingError(f"expected a seed from 0 to 2^31 - 1, found {seed}: correct --seed")
+
+
+def fitted_settings(
+    settings: ActivationSettings, accumulator: Accumulator | None, plans: Mapping[str, Plan] | None
+) -> ActivationSettings:
+    """Settings for which all sums fit.
+
+    Raises:
+        SettingError: nothing says how wide sums may be, or a plan says something wider.
+    """
+    if accumulator is None:
+        raise SettingError(
+            "expected an accumulator's width for sums that fit, found none: pass --accumulator-bits"
+        )
+    for name, plan in (plans or {}).items():
+        planned = plan.activations.accumulator_bits
+        if plan.quantizes_activations and (planned is None or planned > accumulator.bits):
+            raise SettingError(
+                f"expected plans whose sums fit {accumulator.bits} bits, found {planned} in "
+                f"{name}: set accumulator_bits in its activations"
+            )
+    return replace(settings, accumulator_bits=accumulator.bits)
 
 
 EXECUTIONS = ("simulated", "integer")

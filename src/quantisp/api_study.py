@@ -17,6 +17,7 @@ from quantisp.api_settings import (
     find_execution,
     find_settings,
     find_ways,
+    fitted_settings,
     width_of_input,
 )
 from quantisp.errors import ModelError, SettingError
@@ -42,7 +43,7 @@ from quantisp.quantization import (
     fold_batch_norms,
     network_work,
 )
-from quantisp.quantization.integer import Accumulator, HardwareProfile
+from quantisp.quantization.integer import Accumulator, HardwareProfile, IntegerExecutor
 from quantisp.records import StudyResult
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def study(
     device: str = "auto",
     execution: str = "simulated",
     accumulator: Accumulator | None = None,
+    fit: bool = False,
     profile: HardwareProfile | None = None,
 ) -> StudyResult:
     """How much quality each number of weight bits costs.
@@ -118,6 +120,7 @@ def study(
             to the very numbers that hardware would give.
         accumulator: of ``integer`` execution; None is the profile's, else as wide as sums have to
             be.
+        fit: change weights so that no input makes a sum that the accumulator does not hold.
         profile: of the hardware: tie rule, multipliers, biases, accumulators.
 
     Raises:
@@ -149,6 +152,7 @@ def study(
             device=device,
             execution=execution,
             accumulator=accumulator,
+            fit=fit,
             profile=profile,
         ).result
 
@@ -180,6 +184,7 @@ def study_with_crops(
     device: str = "auto",
     execution: str = "simulated",
     accumulator: Accumulator | None = None,
+    fit: bool = False,
     profile: HardwareProfile | None = None,
     on_read: Callable[[int, int], None] | None = None,
     on_progress: Callable[[StudyProgress], None] | None = None,
@@ -195,7 +200,7 @@ def study_with_crops(
         raise SettingError(f"expected a drop of 0 dB or more, found {within_db}: give --within")
     check_seed(seed)
     found = find_model(model, weights)
-    if isinstance(found.model, QuantizedModel):
+    if isinstance(found.model, QuantizedModel | IntegerExecutor):
         raise ModelError(
             f"expected a float network to study, {found.name} is quantized already: study the "
             "network that it was made from, and measure this one with `quantisp evaluate`"
@@ -218,6 +223,8 @@ def study_with_crops(
         activations = profile.applied(activations)
         if execution == "integer":
             accumulator = accumulator or profile.accumulator
+    if fit:
+        activations = fitted_settings(activations, accumulator, plans)
     runs = find_execution(execution, accumulator, place)
     material = find_material(
         found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read

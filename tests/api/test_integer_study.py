@@ -20,6 +20,7 @@ from quantisp.quantization.integer import (
     read_profile,
 )
 from quantisp.reports import integer_lines, study_markdown
+from quantisp.reports.page import report_page
 
 pytestmark = pytest.mark.unit
 
@@ -59,6 +60,29 @@ def test_a_narrow_accumulator_costs_quality(data: Path) -> None:
     narrow = study(data, accumulator=Accumulator(bits=14, overflow="clamp"))
     assert narrow.rows[1].psnr_db < wide - 0.5
     assert "accumulators of 14 bits, clamp beyond" in str(narrow.protocol["activations"])
+
+
+def test_sums_that_fit_cost_less_than_sums_that_wrap(data: Path, tmp_path: Path) -> None:
+    bits, plan = 18, quantisp.Plan.uniform(weight_bits=8, activation_bits=8)
+    wrapped = study(data, accumulator=Accumulator(bits=14, overflow="wrap")).rows[1]
+    fitted = study(data, accumulator=Accumulator(bits=bits), fit=True, out=tmp_path / "fit")
+    assert fitted.rows[1].psnr_db > wrapped.psnr_db
+    # The integers of sums below 2^24 are those of the simulation.
+    assert fitted.rows[1].simulated_psnr_db == pytest.approx(fitted.rows[1].psnr_db, abs=0.01)
+    with pytest.raises(SettingError, match="plans whose sums fit 18 bits, found None in mine"):
+        study(data, accumulator=Accumulator(bits=bits), fit=True, plans={"mine": plan})
+    with pytest.raises(SettingError, match="width for sums that fit, found none"):
+        study(data, fit=True)
+    document = json.loads((tmp_path / "fit" / "study.json").read_text())
+    row, sheet = document["rows"][1], document["cost_sheet"]
+    assert sheet["row"] == 1
+    assert row["line_buffer_bytes"] == sheet["line_buffer_bytes"] > 0
+    assert row["frame_bytes"] == sheet["streamed_bytes"]
+    assert document["rows"][0]["line_buffer_bytes"] is None
+    page = report_page(fitted, (), {})
+    assert "Integers and their simulation" in page
+    assert "Cost sheet" in page
+    assert "frames of 40x40 px" in page
 
 
 def test_a_profile_sets_the_arithmetic(data: Path) -> None:
@@ -119,6 +143,7 @@ def test_quantize_writes_a_folder_that_info_shows(tmp_path: Path, capsys) -> Non
     [
         ("--activation-bits 8 --overflow wrap --out net", "a width beside --overflow"),
         ("--sum-bits 12 --out n.safetensors", "--activation-bits beside --sum-bits"),
+        ("--activation-bits 8 --overflow fit --out net", "width for sums that fit, found none"),
         ("--profile npu-multiplier --out net", "activation bits beside --profile"),
         ("--activation-bits 8 --accumulator-bits 24 --out n.safetensors", "without an ending"),
         ("--activation-bits 8 --profile nobody --out net", "isp-shift, npu-multiplier, found"),

@@ -15,10 +15,11 @@ from quantisp.api import find_model
 from quantisp.api_demosaic.develop import ReadyNetwork, alignment
 from quantisp.api_demosaic.settings import DemosaicSettings
 from quantisp.api_inputs import Material, example_input, find_degradation
+from quantisp.api_integers import field_of
 from quantisp.cfa import CFAPattern
 from quantisp.data import calibration_crops, default_calibration
 from quantisp.errors import ModelError
-from quantisp.inference import Interface, check_network, prepare, receptive_field
+from quantisp.inference import Interface, check_network, prepare
 from quantisp.models import (
     LoadedModel,
     check_pattern,
@@ -33,6 +34,7 @@ from quantisp.quantization import (
     needs_calibration,
     quantize,
 )
+from quantisp.quantization.integer import IntegerExecutor
 
 __all__ = ["Networks"]
 
@@ -153,7 +155,7 @@ class Networks:
             raise ModelError(f"expected a model that names its CFA, {loaded.name} names none")
         interface = Interface.of_mosaic(loaded.pattern)
         check_network(loaded.model, self.device, interface)
-        field = receptive_field(loaded.model, interface)
+        field = field_of(loaded.model, interface)
         if field is None:
             log.warning("%s is not bounded: each capture is restored at once", loaded.name)
         domain = self.settings.domain or _domain(loaded, loaded.pattern)
@@ -185,7 +187,7 @@ def _domain(loaded: LoadedModel, pattern: CFAPattern) -> str:
 
 
 def _quantized(loaded: LoadedModel, plan: Plan) -> QuantizedModel:
-    if isinstance(loaded.model, QuantizedModel):
+    if isinstance(loaded.model, QuantizedModel | IntegerExecutor):
         raise ModelError(
             f"expected a float network to quantize, {loaded.name} is quantized already: leave out "
             "--bits"

@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from quantisp.cli.info_cost import check_cost_options, show_costs
 from quantisp.cli.info_integers import describe_integers, integer_table, is_integer_network
 from quantisp.cli.options import JsonOption, PatternOption, WeightsOption
+from quantisp.cli.plan_options import PlanOption
 from quantisp.cli.progress import console
 from quantisp.errors import ModelError, SettingError
 
@@ -31,12 +33,59 @@ def info_command(
     ] = None,
     weights: WeightsOption = None,
     pattern: PatternOption = None,
+    cost: Annotated[
+        bool,
+        typer.Option(
+            "--cost",
+            help="The cost sheet instead: each layer's multiplications, bit operations, bytes of "
+            "weights and line buffers; memory traffic and energy of a frame.",
+        ),
+    ] = False,
+    height: Annotated[
+        int | None, typer.Option(help="Of a frame in px, beside --cost.", show_default="3000")
+    ] = None,
+    width: Annotated[
+        int | None, typer.Option(help="Of a frame in px, beside --cost.", show_default="4000")
+    ] = None,
+    weight_bits: Annotated[
+        int | None,
+        typer.Option(help="Of a float network, beside --cost.", show_default="float32"),
+    ] = None,
+    activation_bits: Annotated[
+        int | None,
+        typer.Option(help="Of a float network, beside --cost.", show_default="float32"),
+    ] = None,
+    plan: PlanOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Show a model's cost, receptive field, CFA and provenance; without MODEL, what there is.
 
-    Example: quantisp info dephasenet-lite
+    Example: quantisp info dephasenet-lite --cost --weight-bits 8 --activation-bits 8 --width 4000
     """
+    check_cost_options(
+        cost,
+        model,
+        {
+            "--height": height,
+            "--width": width,
+            "--weight-bits": weight_bits,
+            "--activation-bits": activation_bits,
+            "--plan": plan,
+        },
+    )
+    if cost and model is not None:
+        if pattern is not None:
+            raise SettingError("expected no --pattern beside --cost, found one: leave it out")
+        show_costs(
+            model,
+            weights=weights,
+            plan=plan,
+            weight_bits=weight_bits,
+            activation_bits=activation_bits,
+            size=(height, width),
+            as_json=as_json,
+        )
+        return
     facts = _facts(model, weights, pattern)
     if as_json:
         print(json.dumps(facts, indent=1, ensure_ascii=False))

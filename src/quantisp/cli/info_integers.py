@@ -45,7 +45,7 @@ def describe_integers(model: str) -> dict[str, Any]:
                 + (", rescaled inside" if node.name in executor.fused else ""),
             }
         )
-    origin = {k: v for k, v in network.origin.items() if k != "plan"}
+    origin = {k: v for k, v in network.origin.items() if k not in ("plan", "cfa")}
     return {
         "integer_network": model,
         "nodes": len(names.nodes),

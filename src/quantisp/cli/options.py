@@ -32,11 +32,13 @@ __all__ = [
     "parse_activation_widths",
     "parse_list",
     "parse_widths",
+    "wants_fit",
 ]
 
 WIDEST = 16
 NARROWEST = 2
 NARROWEST_ACTIVATION = 4
+FIT = "fit"
 
 ModelOption = Annotated[
     str,
@@ -104,7 +106,8 @@ AccumulatorOption = Annotated[
 OverflowOption = Annotated[
     str | None,
     typer.Option(
-        help="What becomes of a sum that does not fit --accumulator-bits: error, wrap or clamp.",
+        help="What becomes of a sum that does not fit --accumulator-bits: error, wrap, clamp; or "
+        "fit: weights and widths for which every sum fits, whatever the input.",
         show_default="error",
     ),
 ]
@@ -136,13 +139,19 @@ def find_accumulator(bits: int | None, overflow: str | None) -> Accumulator | No
     from quantisp.quantization.integer import Accumulator
 
     if bits is None:
-        if overflow is not None:
+        if overflow is not None and not wants_fit(overflow):
             raise SettingError(
                 "expected a width beside --overflow, found none: give --accumulator-bits"
             )
         return None
-    way = overflow or "error"
+    # Where every sum fits, none can be an error.
+    way = "error" if wants_fit(overflow) else overflow or "error"
     return Accumulator(bits=bits, overflow=way)  # pyright: ignore[reportArgumentType]
+
+
+def wants_fit(overflow: str | None) -> bool:
+    """Whether ``--overflow`` asks for sums that fit."""
+    return overflow == FIT
 
 
 def find_profile(name: str | None) -> HardwareProfile | None:

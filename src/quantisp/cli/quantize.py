@@ -24,6 +24,7 @@ from quantisp.cli.options import (
     WeightsOption,
     find_accumulator,
     find_profile,
+    wants_fit,
 )
 from quantisp.cli.plan_options import (
     ActivationBitsOption,
@@ -93,6 +94,7 @@ def quantize_command(
             degradation=degradation,
             calibration=calibration or None,
             accumulator=accumulator,
+            fit=wants_fit(overflow),
             seed=seed,
             command=shlex.join(["quantisp", *sys.argv[1:]]),
             on_layer=lambda count, total: display.show("rounding", count, total),

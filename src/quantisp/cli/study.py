@@ -34,6 +34,7 @@ from quantisp.cli.options import (
     parse_activation_widths,
     parse_list,
     parse_widths,
+    wants_fit,
 )
 from quantisp.cli.plan_options import SumBitsOption, read_plans
 from quantisp.cli.progress import ProgressDisplay, console
@@ -191,6 +192,7 @@ def study_command(
             device=device,
             execution=execution,
             accumulator=find_accumulator(accumulator_bits, overflow),
+            fit=wants_fit(overflow),
             profile=find_profile(profile),
             on_read=lambda count, total: display.show("reading pictures", count, total),
             on_progress=show,

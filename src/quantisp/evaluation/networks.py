@@ -70,10 +70,8 @@ class StudyNetworks:
             return self._rounded[plan]
         quantized = self._with_weights(plan.without_activations(), label, on_layer)
         if plan.quantizes_activations:
-            if self._graph is None:
-                self._graph = capture(self.request.model, self.request.calibration[0])
             quantized = quantize_activations(
-                quantized, self.request.model, plan, self.request.calibration, graph=self._graph
+                quantized, self.request.model, plan, self.request.calibration, graph=self.graph()
             )
         execution = self.request.execution
         runs: nn.Module = quantized
@@ -83,6 +81,12 @@ class StudyNetworks:
         if plan in self.shown and (plan.quantizes_activations or looks_at_inputs(plan)):
             self._rounded[plan] = network
         return network
+
+    def graph(self) -> Graph:
+        """The network as a graph, captured once; there are inputs to calibrate with."""
+        if self._graph is None:
+            self._graph = capture(self.request.model, self.request.calibration[0])
+        return self._graph
 
     def _with_weights(self, plan: Plan, label: str, on_layer: OnLayer | None) -> QuantizedModel:
         """The network with its weights rounded; activations in float."""

@@ -19,12 +19,14 @@ from quantisp.evaluation.networks import StudyNetworks
 from quantisp.evaluation.pictures import StudyPicture, load_sample
 from quantisp.evaluation.request import StudyRequest
 from quantisp.evaluation.restoration import restored_sample
+from quantisp.evaluation.sheets import cost_sheets, with_sheets
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
 from quantisp.evaluation.treatments import Treatments, looks_at_inputs
 from quantisp.files import write_atomically
 from quantisp.quantization import Plan, plan_cost
 from quantisp.records import Crop, Setting, StudyResult
+from quantisp.records.costs import CostSheet
 
 __all__ = ["StudyOutcome", "StudyProgress", "run_study"]
 
@@ -114,6 +116,7 @@ def run_study(
             layer_bits={setting: treatments.layer_bits(setting) for setting in request.settings},
             float_cost=request.work and plan_cost(request.work, floats),
         )
+        result = with_sheets(result, run.cost_sheets(), request.within_db)
         write_atomically(folder / "study.csv", result.to_csv().encode())
         write_atomically(folder / "study.json", result.to_json().encode())
         places = request.crop_places or find_places(request.pictures, references, outcomes)
@@ -166,6 +169,19 @@ class _Run:
                 on_layer=partial(self._rounding, setting.label, self.done_px),
             )
         return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
+
+    def cost_sheets(self) -> dict[Setting, CostSheet]:
+        """Of settings with activations in integers."""
+        request = self.request
+        plans = {
+            setting: plan
+            for setting in request.settings
+            if setting.weight_format is None
+            and (plan := self.treatments.plan(setting)).quantizes_activations
+        }
+        graph = self.networks.graph() if plans else None
+        factor = request.degradation.interface.factor
+        return cost_sheets(request.model, graph, plans, request.pictures, factor)
 
     def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
         shown = self.networks.shown

@@ -257,6 +257,7 @@ _ACTIVATION_KINDS: dict[str, tuple[str, tuple[type, ...]]] = {
     "bias_correction": ("true or false", (bool,)),
     "power_of_two": ("true or false", (bool,)),
     "multiplier_bits": ("a whole number", (int,)),
+    "accumulator_bits": ("a whole number or null", (int, type(None))),
 }
 
 

@@ -103,7 +103,7 @@ def quantize_activations(
     Raises:
         PlanError: the weights are those of another plan, or it does not fit the graph.
         ModelError: the network cannot be captured.
-        SettingError: no calibration inputs, or a bias that does not fit.
+        SettingError: no calibration inputs, or a bias or sums that do not fit.
     """
     if quantized.plan != plan.without_activations():
         raise PlanError(
@@ -120,11 +120,7 @@ def quantize_activations(
     weights = quantized.weights()
     if plan.activations.power_of_two:
         weights = power_of_two_weights(place_quantizers(graph, plan), reference, weights, plan)
-        with torch.no_grad():
-            for name, weight in weights.items():
-                own = network.get_submodule(name).get_parameter("weight")
-                own.copy_(weight.dequantize())
-    simulated = simulate_activations(
+    calibrated = simulate_activations(
         graph,
         reference,
         network,
@@ -132,13 +128,17 @@ def quantize_activations(
         plan,
         [pad_inside(reference, x.detach().cpu()) for x in first_inputs(calibration)],
     )
+    # On scales of powers of two, or with sums that fit, weights are others than before.
+    with torch.no_grad():
+        for name, weight in calibrated.weights.items():
+            network.get_submodule(name).get_parameter("weight").copy_(weight.dequantize())
     device = next((p.device for p in network.parameters()), torch.device("cpu"))
     return QuantizedModel(
         network,
         plan=plan,
-        weights=weights,
-        decisions=quantized.decisions,
-        activations=simulated.to(device),
+        weights=calibrated.weights,
+        decisions=(*quantized.decisions, *calibrated.decisions),
+        activations=calibrated.simulated.to(device),
     )
 
 

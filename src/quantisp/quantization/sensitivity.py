@@ -33,6 +33,7 @@ __all__ = [
     "SENSITIVITY_BITS",
     "STAND_IN",
     "Sensitivity",
+    "held_out",
     "measure_alone",
     "measure_sensitivity",
     "shared_layers",
@@ -119,6 +120,13 @@ def measure_alone(
     return {name: bench.error(name, plan.weight_bits) for name, plan in resolved.items()}
 
 
+def held_out(calibration: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+    """Inputs to fit to, and every fourth to measure on; a single one is for both."""
+    apart = list(calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:])
+    fitted = [x for x in calibration if not any(x is other for other in apart)]
+    return fitted or apart, apart
+
+
 def shared_layers(model: nn.Module, plan: Plan) -> dict[str, tuple[str, ...]]:
     """The layers that a plan quantizes: the first owner of each weight, and all of its owners.
 
@@ -162,8 +170,7 @@ class _Bench:
             for copied in (copy.deepcopy(model).eval().requires_grad_(False) for _ in range(2))
         )
         calibration = first_inputs(calibration)
-        kept_apart = calibration[HELD_OUT - 1 :: HELD_OUT] or calibration[-1:]
-        fitted = [x for x in calibration if not any(x is other for other in kept_apart)]
+        fitted, kept_apart = held_out(calibration)
         count_calls(reference, calibration[0], names)
         plans = {name: replace(plans[name], method=_method(plans[name])) for name in names}
         looking = [name for name in names if plans[name].method in CALIBRATED]
@@ -174,7 +181,7 @@ class _Bench:
             reference=reference,
             layers=find_layers(trial),
             plans=plans,
-            statistics=float_statistics(reference, looking, fitted or kept_apart),
+            statistics=float_statistics(reference, looking, fitted),
             inputs=kept_apart,
             outputs=outputs,
         )

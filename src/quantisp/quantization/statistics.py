@@ -26,6 +26,7 @@ __all__ = [
     "first_inputs",
     "float_statistics",
     "from_matrix",
+    "input_columns",
     "layer_statistics",
     "output_means",
 ]
@@ -159,7 +160,7 @@ def float_statistics(
         name: str, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]
     ) -> None:
         (value,) = (*given, *named.values())
-        x = _unfolded(layer, value.detach().float())
+        x = input_columns(layer, value.detach().float())
         gram, mean = (x @ x.mT).double(), x.sum(2).double()
         if name in totals:
             before = totals[name]
@@ -245,10 +246,11 @@ def _columns(network: nn.Module, name: str, batch: Tensor, calls: int) -> Iterat
     for call in watch(network, [name], batch, calls=calls)[name]:
         if call.taken is None:
             raise RunError(f"expected layer {name!r} to be called with one tensor")
-        yield _unfolded(layer, call.taken.float())
+        yield input_columns(layer, call.taken.float())
 
 
-def _unfolded(layer: nn.Module, x: Tensor) -> Float[Tensor, "groups k positions"]:
+def input_columns(layer: nn.Module, x: Tensor) -> Float[Tensor, "groups k positions"]:
+    """What each output position of a layer sees of its input: one column each."""
     if isinstance(layer, nn.Linear):
         return x.reshape(1, -1, x.shape[-1]).mT
     if isinstance(layer, nn.ConvTranspose2d):

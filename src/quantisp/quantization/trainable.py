@@ -74,6 +74,11 @@ class TrainableModel(nn.Module):
                 "expected scales that can be learned, found a plan whose scales are powers of two "
                 "of each other: set power_of_two to false"
             )
+        if start.plan.activations.accumulator_bits is not None:
+            raise SettingError(
+                "expected weights that are free to move, found a plan whose accumulators have "
+                f"{start.plan.activations.accumulator_bits} bits: set accumulator_bits to null"
+            )
         self.form = form
         self.plan = start.plan
         self.decisions = start.decisions

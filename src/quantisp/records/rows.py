@@ -53,6 +53,9 @@ class StudyRow:
         simulated_psnr_db: where the network ran in integers, ``psnr_db`` of its simulation in
             float32.
         differing_outputs: the share of output values that differ between the two.
+        line_buffer_bytes: of all line buffers on frames as large as the largest picture.
+        frame_bytes: to and from memory for such a frame, with line buffers on the chip. These two
+            are None where activations are in float.
     """
 
     weight_bits: int | None
@@ -77,6 +80,8 @@ class StudyRow:
     layer_bits: Mapping[str, int | None] | None = None
     simulated_psnr_db: float | None = None
     differing_outputs: float | None = None
+    line_buffer_bytes: int | None = None
+    frame_bytes: int | None = None
 
     @property
     def setting(self) -> Setting:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from quantisp.records.costs import CostSheet
 from quantisp.records.document import document
 from quantisp.records.rows import FloatResult, StudyRow
 from quantisp.records.settings import RowGranularity
@@ -65,6 +66,9 @@ class StudyResult:
         cfa: what the pictures were sampled through; None where the network restores no mosaics.
         protocol: how it was measured, such as ``degradation``: what the network undoes.
         coverage: what became of each module with parameters, in the network's order.
+        cost_sheet: of the cheapest row with activations in integers that is within the tolerance,
+            else of the best of them; None without such rows.
+        cost_sheet_row: which one that is, counted from 0.
     """
 
     model: str
@@ -75,6 +79,8 @@ class StudyResult:
     rows: tuple[StudyRow, ...]
     recommendation: tuple[Recommendation, ...]
     coverage: tuple[LayerResult, ...] = ()
+    cost_sheet: CostSheet | None = None
+    cost_sheet_row: int | None = None
     schema: int = field(default=SCHEMA)
 
     @property
@@ -115,6 +121,9 @@ class StudyResult:
                     ],
                 },
                 "coverage": [asdict(layer) for layer in self.coverage],
+                "cost_sheet": None
+                if self.cost_sheet is None
+                else {"row": self.cost_sheet_row, **self.cost_sheet.to_dict()},
             }
         )
 

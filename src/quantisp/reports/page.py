@@ -9,11 +9,19 @@ from typing import cast
 from quantisp.records import Crop, StudyResult
 from quantisp.reports import paper
 from quantisp.reports.cost_figure import cost_figure
+from quantisp.reports.cost_sheet import (
+    SHEET_HEADINGS,
+    SHEET_NOTE,
+    sheet_rows,
+    sheet_subject,
+    sheet_totals,
+)
 from quantisp.reports.costs import COST_NOTE, MAC_HEADINGS, cost_table, knee, mac_rows
 from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.crops import ERROR_LIMIT, crop_figure, enlargement
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.heatmap import width_figure
+from quantisp.reports.integers import GAP_HEADINGS, GAP_NOTE, gap_rows
 from quantisp.reports.page_parts import definitions, figure, number, section
 from quantisp.reports.page_style import CSS
 from quantisp.reports.page_table import image_table, layer_table, plain_table, study_table
@@ -39,7 +47,9 @@ def report_page(result: StudyResult, crops: Sequence[Crop], run: Mapping[str, st
         _psnr_figure(result),
         *_width_section(result),
         section("Every width", study_table(result)),
+        section("Integers and their simulation", _gap(result)) if gap_rows(result) else "",
         section("Quality against cost", *_costs(result)) if cost_table(result) else "",
+        section("Cost sheet", *_cost_sheet(result)) if result.cost_sheet else "",
         section("What it looks like", *_crop_figures(result, crops)) if crops else "",
         section("Each picture", *(image_table(result, one) for one in study_series(result))),
         section("What was quantized", *_coverage(result)) if result.coverage else "",
@@ -134,6 +144,19 @@ def _costs(result: StudyResult) -> Iterable[str]:
         "8-bit and 32-bit integers, float16 and float32; sums of 576 products."
     )
     yield plain_table(MAC_HEADINGS, mac_rows(), note)
+
+
+def _gap(result: StudyResult) -> str:
+    return plain_table(GAP_HEADINGS, gap_rows(result), f"{GAP_NOTE}.")
+
+
+def _cost_sheet(result: StudyResult) -> Iterable[str]:
+    sheet = result.cost_sheet
+    if sheet is not None:
+        yield f"<p>{escape(sheet_subject(result))}</p>"
+        yield definitions(sheet_totals(sheet))
+        table = plain_table(SHEET_HEADINGS, sheet_rows(sheet), f"{SHEET_NOTE}.")
+        yield f"<details>\n<summary>Each tensor</summary>\n{table}\n</details>"
 
 
 def _width_section(result: StudyResult) -> Iterable[str]:

@@ -7,6 +7,7 @@ beside it, for the mean of each channel and for tensors that share one quantizer
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 
 from quantisp.errors import RunError, SettingError
 from quantisp.quantization.activations.assembling import step_without_layer
+from quantisp.quantization.activations.fitting import fit_weight
 from quantisp.quantization.activations.observers import observe
 from quantisp.quantization.activations.placement import Group, Placement, place_quantizers
 from quantisp.quantization.activations.power_of_two import tensor_units
@@ -26,7 +28,7 @@ from quantisp.quantization.graph.execution import Picture, apply_weight, check_s
 from quantisp.quantization.graph.nodes import Graph, Node
 from quantisp.quantization.plan import Plan
 
-__all__ = ["simulate_activations"]
+__all__ = ["CalibratedNetwork", "simulate_activations"]
 
 
 @torch.no_grad()
@@ -37,7 +39,7 @@ def simulate_activations(
     weights: Mapping[str, QuantizedWeight],
     plan: Plan,
     calibration: Sequence[Float[Tensor, "_ _ _ _"]],
-) -> SimulatedNetwork:
+) -> CalibratedNetwork:
     """Put the plan's quantizers on the feature maps.
 
     Args:
@@ -50,7 +52,7 @@ def simulate_activations(
 
     Raises:
         PlanError: it names a layer that the graph does not use.
-        SettingError: a bias that does not fit, or no calibration inputs.
+        SettingError: a bias or sums that do not fit, or no calibration inputs.
         RunError: values that are not finite.
     """
     if not calibration:
@@ -60,7 +62,25 @@ def simulate_activations(
         )
     placement = place_quantizers(graph, plan)
     run = _Calibration(placement, reference, network, weights, plan, calibration)
-    return SimulatedNetwork(placement, [run.step(node) for node in placement.graph.nodes])
+    steps = [run.step(node) for node in placement.graph.nodes]
+    return CalibratedNetwork(
+        simulated=SimulatedNetwork(placement, steps), weights=run.weights, decisions=run.decisions
+    )
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class CalibratedNetwork:
+    """What calibration gives.
+
+    Args:
+        simulated: the network in integers.
+        weights: codes and scales, of which some may have been changed to fit an accumulator.
+        decisions: which ones, in words.
+    """
+
+    simulated: SimulatedNetwork
+    weights: dict[str, QuantizedWeight]
+    decisions: list[str]
 
 
 class _Calibration:
@@ -77,7 +97,10 @@ class _Calibration:
     ) -> None:
         self.placement = placement
         self.plan = plan
-        self.weights = weights
+        self.weights = dict(weights)
+        self.decisions: list[str] = []
+        # The least and the greatest code of each tensor, where it has codes.
+        self.ends: dict[str, tuple[int, int] | None] = {}
         self.reference = dict(reference.named_modules())
         self.network = dict(network.named_modules())
         self.calibration = [x.detach().cpu().float() for x in calibration]
@@ -97,10 +120,13 @@ class _Calibration:
         floats = self._inputs(self.floats, node)
         if isinstance(step, WeightStep) and self.plan.activations.bias_correction:
             self._correct_bias(step, inputs, floats)
+        if isinstance(step, WeightStep) and step.in_integers:
+            step = self._within_accumulator(step, inputs)
         group = self.placement.group_of[node.name]
         if group not in self.quantizers:
             self.quantizers[group] = self._quantizer(step, inputs)
         step.fit(self.quantizers[group])
+        self.ends[node.name] = self._ends(node, step)
         self.codes[node.name] = [step(x, s) for x, s in zip(inputs, self.sizes, strict=True)]
         self.floats[node.name] = [
             self._float(node, x, s) for x, s in zip(floats, self.sizes, strict=True)
@@ -125,6 +151,59 @@ class _Calibration:
                 bias=None if bias is None else bias.detach().cpu(),
             )
         return step_without_layer(node, quantizers, settings)
+
+    def _made_anew(self, step: WeightStep, weight: QuantizedWeight, bias: Tensor) -> WeightStep:
+        return WeightStep(
+            step.node, step.input_quantizers, self.plan.activations, weight=weight, bias=bias
+        )
+
+    def _ends(self, node: Node, step: Step) -> tuple[int, int] | None:
+        if step.quantizer is None:
+            return None
+        if not node.moves:
+            return step.limits()
+        # Moves change no codes, and may bring zeros.
+        known = [ends for name in node.inputs if (ends := self.ends[name]) is not None]
+        return min(0, *(low for low, _ in known)), max(0, *(high for _, high in known))
+
+    def _within_accumulator(self, step: WeightStep, inputs: list[list[Tensor]]) -> WeightStep:
+        """The step with weights whose sums fit, if the plan says how wide sums may be."""
+        bits, node = self.plan.activations.accumulator_bits, step.node
+        ends, name = self.ends[node.inputs[0]], node.layer or ""
+        int_format = self.plan.for_layer(name).weight_format
+        if bits is None or ends is None or int_format is None:
+            return step
+        fitted = fit_weight(
+            step,
+            self.weights[name],
+            [x for (x,) in inputs],
+            ends=ends,
+            bits=bits,
+            int_format=int_format,
+            corrected=self.plan.activations.bias_correction,
+        )
+        if fitted is None:
+            return step
+        if self._uses(name) > 1:
+            raise SettingError(
+                f"expected a weight that is used once, or sums of {bits} bits without a change, "
+                f"found neither in layer {name!r}: give accumulators more bits, or weights fewer"
+            )
+        self.weights[name] = fitted.weight
+        self.decisions.append(
+            f"{name}: {fitted.channels} of {len(fitted.bias_shift)} channels changed for sums of "
+            f"{bits} bits, at {100 * fitted.loss:.3g}% of the outputs' variance"
+        )
+        return self._made_anew(step, fitted.weight, step.real_bias + fitted.bias_shift)
+
+    def _uses(self, layer: str) -> int:
+        """How many nodes use a layer's weight, under whatever name."""
+        own = self.network[layer].get_parameter("weight")
+        return sum(
+            self.network[node.layer].get_parameter("weight") is own
+            for node in self.placement.graph.nodes
+            if node.layer is not None
+        )
 
     def _inputs(self, values: Mapping[str, list[Tensor]], node: Node) -> list[list[Tensor]]:
         """What comes into a node, for each calibration input."""

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 from quantisp.errors import SettingError
 
 __all__ = [
+    "ACCUMULATOR_BITS",
     "MAX_ACTIVATION_BITS",
     "MIN_ACTIVATION_BITS",
     "OBSERVERS",
@@ -15,6 +16,7 @@ __all__ = [
     "ActivationSettings",
     "Observer",
     "TieRule",
+    "check_accumulator_bits",
     "check_activation_bits",
 ]
 
@@ -27,6 +29,7 @@ TieRule = Literal["half_up", "half_even"]
 TIE_RULES: tuple[TieRule, ...] = get_args(TieRule)
 LEAST_OUTPUT_BITS = 8
 BIAS_BITS = range(8, 49)
+ACCUMULATOR_BITS = range(8, 65)
 MULTIPLIER_BITS = range(2, 17)
 
 
@@ -40,6 +43,19 @@ def check_activation_bits(bits: int, name: str = "activation") -> None:
         raise SettingError(
             f"expected {name} bits from {MIN_ACTIVATION_BITS} to {MAX_ACTIVATION_BITS}, found "
             f"{bits}: choose a width in that range"
+        )
+
+
+def check_accumulator_bits(bits: int) -> None:
+    """Refuse a width that there is not.
+
+    Raises:
+        SettingError: fewer than 8 bits, or more than 64.
+    """
+    if bits not in ACCUMULATOR_BITS:
+        raise SettingError(
+            f"expected accumulator bits from {ACCUMULATOR_BITS[0]} to {ACCUMULATOR_BITS[-1]}, "
+            f"found {bits}: 32 is usual"
         )
 
 
@@ -63,6 +79,8 @@ class ActivationSettings:
         power_of_two: choose scales, those of weights too, whose ratios are powers of two, so that
             every multiplier is one.
         multiplier_bits: 2 to 16, of the unsigned multipliers.
+        accumulator_bits: 8 to 64: weights are changed, as little as can be, so that no input makes
+            a layer's sum of products and bias wider; None is as wide as sums have to be.
 
     Raises:
         SettingError: a value that does not exist.
@@ -78,6 +96,7 @@ class ActivationSettings:
     bias_correction: bool = True
     power_of_two: bool = False
     multiplier_bits: int = 16
+    accumulator_bits: int | None = None
 
     def __post_init__(self) -> None:
         for value, choices in ((self.observer, OBSERVERS), (self.tie_rule, TIE_RULES)):
@@ -106,6 +125,8 @@ class ActivationSettings:
                 f"expected multiplier bits from {MULTIPLIER_BITS[0]} to {MULTIPLIER_BITS[-1]}, "
                 f"found {self.multiplier_bits}: 16 is usual"
             )
+        if self.accumulator_bits is not None:
+            check_accumulator_bits(self.accumulator_bits)
 
     def output_width(self, bits: int) -> int:
         """The width of an output whose layer has so many bits."""

@@ -27,6 +27,7 @@ from quantisp.quantization.integer.specification import Array, node_rule, run_sp
 from quantisp.quantization.integer.storage import (
     DOCUMENT,
     load_integer_network,
+    network_content,
     save_integer_network,
 )
 
@@ -46,6 +47,7 @@ __all__ = [
     "apply_profile",
     "integer_network",
     "load_integer_network",
+    "network_content",
     "node_rule",
     "packaged_profiles",
     "read_profile",

@@ -25,6 +25,7 @@ from quantisp.quantization.graph.nodes import (
     Node,
     Pad,
 )
+from quantisp.quantization.integer.bounds import worst_accumulators
 from quantisp.quantization.integer.network import (
     Accumulator,
     Codes,
@@ -45,10 +46,11 @@ def integer_network(
 
     Args:
         quantized: with every tensor and every weight in integers.
-        accumulator: how wide sums are kept; None is as wide as they have to be.
+        accumulator: how wide sums are kept; None is as the plan says, else as wide as they have
+            to be.
 
     Raises:
-        ModelError: something of it is in float.
+        ModelError: something of it is in float, or a sum is wider than planned.
     """
     simulated, plan = quantized.activations, quantized.plan
     if simulated is None:
@@ -62,13 +64,22 @@ def integer_network(
         for node, own in _converted(step, plan, integers):
             nodes.append(node)
             integers[node.name] = own
-    graph = Graph(nodes=tuple(nodes), output=simulated.graph.output, size=simulated.graph.size)
-    return IntegerNetwork(
-        graph=graph,
+    planned = plan.activations.accumulator_bits
+    if accumulator is None and planned is not None:
+        accumulator = Accumulator(bits=planned)
+    network = IntegerNetwork(
+        graph=Graph(nodes=tuple(nodes), output=simulated.graph.output, size=simulated.graph.size),
         integers=integers,
         tie_rule=plan.activations.tie_rule,
         accumulator=accumulator,
     )
+    for worst in worst_accumulators(network) if planned is not None else ():
+        if worst.bits > (planned or 0):
+            raise ModelError(
+                f"expected sums of {planned} bits in every layer, as planned, those of layer "
+                f"{worst.layer!r} may have {worst.bits}: quantize the network again by its plan"
+            )
+    return network
 
 
 def _converted(

@@ -17,12 +17,11 @@ from torch import Tensor
 
 from quantisp.errors import SettingError
 from quantisp.quantization.activations.rescaling import Rescale
-from quantisp.quantization.activations.settings import TieRule
+from quantisp.quantization.activations.settings import TieRule, check_accumulator_bits
 from quantisp.quantization.activations.tensors import code_range
 from quantisp.quantization.graph.nodes import Graph, Linear, Node
 
 __all__ = [
-    "ACCUMULATOR_BITS",
     "OVERFLOWS",
     "Accumulator",
     "Codes",
@@ -35,7 +34,6 @@ __all__ = [
 
 Overflow = Literal["error", "wrap", "clamp"]
 OVERFLOWS: tuple[Overflow, ...] = get_args(Overflow)
-ACCUMULATOR_BITS = range(8, 65)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,11 +117,7 @@ class Accumulator:
     overflow: Overflow = "error"
 
     def __post_init__(self) -> None:
-        if self.bits not in ACCUMULATOR_BITS:
-            raise SettingError(
-                f"expected accumulator bits from {ACCUMULATOR_BITS[0]} to {ACCUMULATOR_BITS[-1]}, "
-                f"found {self.bits}: 32 is usual"
-            )
+        check_accumulator_bits(self.bits)
         if self.overflow not in OVERFLOWS:
             raise SettingError(
                 f"expected one of {', '.join(OVERFLOWS)}, found {self.overflow!r}: choose one"

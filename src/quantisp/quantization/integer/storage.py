@@ -21,6 +21,7 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -45,7 +46,7 @@ from quantisp.quantization.integer.network import (
 )
 from quantisp.quantization.integer.operations import decode_operation, encode_operation
 
-__all__ = ["DOCUMENT", "load_integer_network", "save_integer_network"]
+__all__ = ["DOCUMENT", "load_integer_network", "network_content", "save_integer_network"]
 
 FORMAT = "quantisp-integer-network"
 SCHEMA = 1
@@ -71,23 +72,10 @@ def save_integer_network(folder: Path, network: IntegerNetwork) -> None:
         OutputError: the place cannot be written to.
         ModelError: it has sizes that no document holds.
     """
-    worst = {found.node: found.bits for found in worst_accumulators(network)}
-    nodes = [_node_object(node, own, worst) for node, own in network]
     content = save(_tensors(network))
     digest = hashlib.sha256(content).hexdigest()
     name = f"tensors-{digest[:16]}.safetensors"
-    accumulator = network.accumulator
-    document = {
-        "format": FORMAT,
-        "schema": SCHEMA,
-        "tie_rule": network.tie_rule,
-        "accumulator": accumulator and {"bits": accumulator.bits, "overflow": accumulator.overflow},
-        "size": network.graph.size and list(network.graph.size),
-        "output": network.graph.output,
-        "origin": dict(network.origin),
-        "tensors": {"file": name, "sha256": digest},
-        "nodes": nodes,
-    }
+    document = _document(network, {"file": name, "sha256": digest})
     make_folder(folder)
     write_atomically(folder / name, content)
     text = json.dumps(document, indent=1, allow_nan=False) + "\n"
@@ -95,6 +83,29 @@ def save_integer_network(folder: Path, network: IntegerNetwork) -> None:
     for other in folder.glob("tensors-*.safetensors"):
         if other.name != name:
             other.unlink(missing_ok=True)
+
+
+def network_content(network: IntegerNetwork) -> bytes:
+    """What a network computes, wherever it comes from: equal networks give equal bytes."""
+    digest = hashlib.sha256(save(_tensors(network))).hexdigest()
+    document = _document(replace(network, origin={}), {"sha256": digest})
+    return json.dumps(document, allow_nan=False).encode()
+
+
+def _document(network: IntegerNetwork, tensors: Mapping[str, str]) -> dict[str, Any]:
+    worst = {found.node: found.bits for found in worst_accumulators(network)}
+    accumulator = network.accumulator
+    return {
+        "format": FORMAT,
+        "schema": SCHEMA,
+        "tie_rule": network.tie_rule,
+        "accumulator": accumulator and {"bits": accumulator.bits, "overflow": accumulator.overflow},
+        "size": network.graph.size and list(network.graph.size),
+        "output": network.graph.output,
+        "origin": dict(network.origin),
+        "tensors": dict(tensors),
+        "nodes": [_node_object(node, own, worst) for node, own in network],
+    }
 
 
 def load_integer_network(path: Path) -> IntegerNetwork:
