@@ -44,8 +44,8 @@ ModelOption = Annotated[
     str,
     typer.Option(
         "--model",
-        help="A packaged name, a .safetensors file of quantisp, package.module:factory, a .pt2 "
-        "program, or a method of `quantisp info` without training.",
+        help="A packaged name, a .safetensors file of quantisp, the folder of an integer network, "
+        "package.module:factory, a .pt2 program, or a method of `quantisp info` without training.",
     ),
 ]
 PatternOption = Annotated[
