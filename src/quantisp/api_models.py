@@ -39,8 +39,8 @@ def load_model(
 
     Args:
         name_or_path: a packaged name, a ``.safetensors`` file that quantisp wrote, a method
-            without training such as ``bilinear``, the folder of an integer network, or, for a network of your own,
-            ``package.module:factory`` or a ``torch.export`` program (.pt2).
+            without training such as ``bilinear``, the folder of an integer network, or, for a
+            network of your own, ``package.module:factory`` or a ``torch.export`` program (.pt2).
         weights: for a network of your own, its state dict as a safetensors file, or the file of
             its quantized form.
         pattern: the CFA of a method without training, such as ``bayer`` or ``WRGB/...``; any
