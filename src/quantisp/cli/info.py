@@ -13,7 +13,7 @@ from rich.table import Table
 from quantisp.cli.info_cost import check_cost_options, show_costs
 from quantisp.cli.info_integers import describe_integers, integer_table, is_integer_network
 from quantisp.cli.options import JsonOption, PatternOption, WeightsOption
-from quantisp.cli.plan_options import PlanOption
+from quantisp.cli.plan_options import PlanOption, SumBitsOption
 from quantisp.cli.progress import console
 from quantisp.errors import ModelError, SettingError
 
@@ -55,6 +55,7 @@ def info_command(
         int | None,
         typer.Option(help="Of a float network, beside --cost.", show_default="float32"),
     ] = None,
+    sum_bits: SumBitsOption = None,
     plan: PlanOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -70,6 +71,7 @@ def info_command(
             "--width": width,
             "--weight-bits": weight_bits,
             "--activation-bits": activation_bits,
+            "--sum-bits": sum_bits,
             "--plan": plan,
         },
     )
@@ -82,6 +84,7 @@ def info_command(
             plan=plan,
             weight_bits=weight_bits,
             activation_bits=activation_bits,
+            sum_bits=sum_bits,
             size=(height, width),
             as_json=as_json,
         )

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from rich.table import Table
 
-from quantisp.cli.plan_options import read_plan
+from quantisp.cli.plan_options import chosen_plan
 from quantisp.cli.progress import console
 from quantisp.errors import SettingError
 
@@ -40,6 +40,7 @@ def show_costs(
     plan: Path | None,
     weight_bits: int | None,
     activation_bits: int | None,
+    sum_bits: int | None,
     size: tuple[int | None, int | None],
     as_json: bool,
 ) -> None:
@@ -48,7 +49,7 @@ def show_costs(
     from quantisp.reports.cost_sheet import SHEET_NOTE, cost_sheet_table, sheet_totals
 
     height, width = size[0] or HEIGHT, size[1] or WIDTH
-    chosen = _plan(plan, weight_bits, activation_bits)
+    chosen = _plan(plan, weight_bits, activation_bits, sum_bits)
     sheet = cost_sheet(model, weights=weights, plan=chosen, height=height, width=width)
     if as_json:
         print(json.dumps({"model": model, **sheet.to_dict()}, indent=1, ensure_ascii=False))
@@ -64,18 +65,22 @@ def show_costs(
     screen.print(f"{SHEET_NOTE}.", style="dim")
 
 
-def _plan(plan: Path | None, weight_bits: int | None, activation_bits: int | None) -> Plan | None:
+def _plan(
+    plan: Path | None, weight_bits: int | None, activation_bits: int | None, sum_bits: int | None
+) -> Plan | None:
     from quantisp.quantization import Plan
 
-    if plan is None and weight_bits is None and activation_bits is None:
-        return None
-    if plan is None:
-        return Plan.uniform(
-            weight_bits=weight_bits, activation_bits=activation_bits, granularity="channel"
-        )
-    if weight_bits is not None or activation_bits is not None:
+    if plan is not None:
+        return chosen_plan(weight_bits, None, None, plan, activation_bits, sum_bits)
+    if sum_bits is not None and activation_bits is None:
         raise SettingError(
-            "expected --plan alone, for it says all widths, found --weight-bits or "
-            "--activation-bits beside it: leave out one of the two"
+            "expected --activation-bits beside --sum-bits, found none: give both, or neither"
         )
-    return read_plan(plan)
+    if weight_bits is None and activation_bits is None:
+        return None
+    return Plan.uniform(
+        weight_bits=weight_bits,
+        activation_bits=activation_bits,
+        sum_bits=sum_bits,
+        granularity="channel",
+    )
