@@ -28,7 +28,7 @@ from quantisp.data import (
     read_training_picture,
     remove_tiles,
 )
-from quantisp.errors import ImageError, ModelError
+from quantisp.errors import ImageError, ModelError, SettingError
 from quantisp.inference import find_device
 from quantisp.models import (
     Origin,
@@ -129,6 +129,7 @@ def train_model(
     torch.manual_seed(settings.seed)
     model, pattern = _network(preset, pattern, init)
     if fine_tuning is not None:
+        _check_domain(settings.domain)
         fine_tuning.check(model, trained=init is not None or ":" in preset)
     place = find_device(device)
     pictures = _pictures(data, validation, hdrplus)
@@ -141,7 +142,7 @@ def train_model(
 
     def origin(validated: str) -> Origin:
         provenance = Provenance(
-            domain="srgb",
+            domain=settings.domain,
             command=printable(command),
             data=printable(_data_named(data, tiles)),
             date=began,
@@ -209,6 +210,14 @@ def train_model(
         if cache is None:
             remove_tiles(kept)
     return curve
+
+
+def _check_domain(domain: str) -> None:
+    if domain != "srgb":
+        raise SettingError(
+            f"expected mosaics in sRGB to fine-tune in integers, found --domain {domain}: leave "
+            "out one"
+        )
 
 
 def _keeper(

@@ -73,6 +73,13 @@ def train_command(
             show_default="a third of each",
         ),
     ] = None,
+    domain: Annotated[
+        str,
+        typer.Option(
+            help="What mosaics the network gets: srgb (coded, clean), or linear: a sensor's, "
+            "white-balanced, with noise of ISO 100 to 6400."
+        ),
+    ] = "srgb",
     init: Annotated[
         str | None,
         typer.Option(help="Begin from this model's weights (same preset; any CFA)."),
@@ -180,6 +187,7 @@ def train_command(
         )
     settings = TrainSettings(
         seed=seed,
+        domain=domain,
         steps=steps,
         time_limit_s=None if time_limit is None else time_limit * 60.0,
         optimizer=optimizer,

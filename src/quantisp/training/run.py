@@ -15,11 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
-from quantisp.cfa import CFAPattern, mosaic
+from quantisp.cfa import CFAPattern
 from quantisp.data import PatchCache
 from quantisp.errors import ModelError, RunError
 from quantisp.metrics import mean_squared_error, psnr_db, rounded_to_8_bits
 from quantisp.training.checkpoints import read_checkpoint, write_checkpoint
+from quantisp.training.domains import examples, shown, validation_input
 from quantisp.training.guard import LossGuard
 from quantisp.training.losses import frequency_loss
 from quantisp.training.optimizers import Optimizers
@@ -73,6 +74,7 @@ def validation_psnr_db(
     pictures: Sequence[Float[Tensor, "1 3 _ _"]],
     pattern: CFAPattern,
     device: torch.device,
+    domain: str = "srgb",
 ) -> float:
     """The mean PSNR of a network's output, rounded to 8 bits, by which weights are chosen.
 
@@ -81,11 +83,13 @@ def validation_psnr_db(
         pictures: in [0, 1].
         pattern: the CFA at pixel (0, 0) of each.
         device: of the model.
+        domain: of its mosaics; ``linear`` ones are noisy, and its output is coded by sRGB's curve.
     """
     mean = 0.0
-    for picture in pictures:
+    for number, picture in enumerate(pictures):
         rgb = picture.to(device)
-        mse = mean_squared_error(rounded_to_8_bits(model(mosaic(rgb, pattern))), rgb)
+        restored = shown(domain, model(validation_input(domain, rgb, pattern, number)))
+        mse = mean_squared_error(rounded_to_8_bits(restored), rgb)
         mean += min(psnr_db(mse), PSNR_CAP_DB) / len(pictures)
     return mean
 
@@ -172,21 +176,26 @@ class TrainingRun:
         share = self.share()
         late = share >= 1.0 - settings.last_phase
         patch_px = settings.last_patch_px if late else settings.patch_px
+        at = self.step + self.returns * STREAM_STEPS
+        part = (self.workers.rank, self.workers.count)
         rgb = patches.batch(
             seed=settings.seed,
-            step=self.step + self.returns * STREAM_STEPS,
+            step=at,
             size=settings.batch_size(patch_px),
             patch_px=patch_px,
-            part=(self.workers.rank, self.workers.count),
+            part=part,
         ).to(self.device, non_blocking=True)
+        given, target = examples(
+            settings.domain, rgb, self.pattern, seed=settings.seed, step=at, part=part
+        )
         with autocast_context(self.precision, self.device):
-            restored = self.forward(mosaic(rgb, self.pattern))
-        restored = restored.float()
+            restored = self.forward(given)
+        restored = shown(settings.domain, restored.float())
         if late:
-            loss = SQUARED_ERROR_WEIGHT * functional.mse_loss(restored, rgb)
+            loss = SQUARED_ERROR_WEIGHT * functional.mse_loss(restored, target)
         else:
-            loss = functional.l1_loss(restored, rgb)
-            loss = loss + settings.frequency_weight * frequency_loss(restored, rgb)
+            loss = functional.l1_loss(restored, target)
+            loss = loss + settings.frequency_weight * frequency_loss(restored, target)
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
@@ -229,7 +238,9 @@ class TrainingRun:
         """Add a point to the curve; False if the network's output is not finite."""
         mean = 0.0
         if self.workers.rank == 0:
-            mean = validation_psnr_db(self.averaged, pictures, self.pattern, self.device)
+            mean = validation_psnr_db(
+                self.averaged, pictures, self.pattern, self.device, self.settings.domain
+            )
         mean = self.workers.from_first(mean)
         if not math.isfinite(mean):
             return False

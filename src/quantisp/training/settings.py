@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 import torch
 
 from quantisp.errors import SettingError
+from quantisp.training.domains import DOMAINS
 from quantisp.training.optimizers import OPTIMIZERS
 from quantisp.training.precision import resolve_precision
 
@@ -26,7 +27,8 @@ class TrainSettings:
     """How to train. The run ends at ``steps`` or after ``time_limit_s``, whichever comes first.
 
     Args:
-        seed: of the patches and of their augmentation.
+        seed: of the patches, of their augmentation and of noise.
+        domain: of the mosaics: ``srgb``, coded and clean, or ``linear``, as sensors give them.
         steps: batches in all, or None.
         time_limit_s: seconds in all, over every resumption, or None. The schedule follows the
             clock then, so only a run by steps is repeatable to the last bit.
@@ -55,6 +57,7 @@ class TrainSettings:
     """
 
     seed: int = 0
+    domain: str = "srgb"
     steps: int | None = None
     time_limit_s: float | None = None
     batch: int = 16
@@ -96,6 +99,11 @@ class TrainSettings:
             raise SettingError(
                 f"expected an optimizer of {', '.join(OPTIMIZERS)}, found {self.optimizer!r}: "
                 "correct it"
+            )
+        if self.domain not in DOMAINS:
+            raise SettingError(
+                f"expected a domain of {', '.join(DOMAINS)}, found {self.domain!r}: correct "
+                "--domain"
             )
         resolve_precision(self.precision, torch.device("cpu"))
 
