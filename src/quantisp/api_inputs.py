@@ -15,6 +15,7 @@ from quantisp.errors import ModelError, SettingError
 from quantisp.evaluation import (
     Degradation,
     StudyPicture,
+    captured,
     mosaicked,
     parse_degradation,
     survey,
@@ -37,6 +38,8 @@ Sources = str | Path | Sequence[str | Path]
 """Files, folders or globs, or ``sample``."""
 
 EXAMPLE_PX = 96
+# Of a network for raw captures, where nothing else is said: the middle of what it is made for.
+RAW_ISO = 800.0
 
 Folder = str | Path | None
 OnRead = Callable[[int, int], None] | None
@@ -138,7 +141,7 @@ def listed(sources: str | Path | Sequence[str | Path]) -> Sequence[str | Path]:
 
 
 def find_degradation(found: LoadedModel, degradation: str | None) -> Degradation:
-    """What a network undoes: what is said, or else the mosaic of its CFA.
+    """What a network undoes: what is said, or else the mosaic of its CFA, in its domain.
 
     Raises:
         ModelError: nothing says it.
@@ -152,6 +155,8 @@ def find_degradation(found: LoadedModel, degradation: str | None) -> Degradation
             "it undoes with --degradation noise:25, downscale:2 or mosaic:bayer, or give --inputs "
             "and --targets"
         )
+    if found.provenance is not None and found.provenance.domain == "linear":
+        return captured(found.pattern, RAW_ISO)
     return mosaicked(found.pattern)
 
 

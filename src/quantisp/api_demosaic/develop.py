@@ -22,6 +22,7 @@ from jaxtyping import Float, UInt8, UInt16
 from torch import Tensor, nn
 
 from quantisp.cfa import CFAPattern, mirror_in_phase
+from quantisp.cfa.balance import balance
 from quantisp.cfa.color import (
     camera_to_srgb,
     decode_srgb,
@@ -258,11 +259,7 @@ class _Mosaic:
         self, raw: RawImage, neutral: tuple[float, float, float], ready: ReadyNetwork
     ) -> None:
         self.raw, self.ready = raw, ready
-        gains = letter_gains(raw.pattern, neutral)
-        black = np.array(raw.black, dtype=np.float64).reshape(raw.pattern.period)
-        gain = np.array([[gains[letter] for letter in row] for row in raw.pattern.tile])
-        self.black = black.astype(np.float32)
-        self.scale = (gain / (raw.white - black)).astype(np.float32)
+        self.black, self.scale = balance(raw, neutral)
 
     def read(self, window: Window) -> Float[Tensor, "1 1 h w"]:
         """Levels, white balance and domain of a window, counted from before the shift."""

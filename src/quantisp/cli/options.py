@@ -74,9 +74,9 @@ DegradationOption = Annotated[
     str | None,
     typer.Option(
         "--degradation",
-        help="What the network undoes: mosaic, mosaic:CFA, noise:SIGMA (8-bit steps) or "
-        "downscale:FACTOR.",
-        show_default="mosaic, of the network's CFA",
+        help="What the network undoes: mosaic, mosaic:CFA, raw:ISO (a sensor's linear, noisy "
+        "mosaic), raw-srgb:ISO (the same, coded), noise:SIGMA (8-bit steps) or downscale:FACTOR.",
+        show_default="mosaic of the network's CFA; raw:800 for one that is trained on linear light",
     ),
 ]
 InputsOption = Annotated[

@@ -8,13 +8,14 @@ from quantisp.evaluation.degradation import (
     mosaicked,
     noisy,
     paired,
-    parse_degradation,
 )
 from quantisp.evaluation.evaluate import evaluate_pictures
 from quantisp.evaluation.execution import Execution
+from quantisp.evaluation.known_degradations import parse_degradation
 from quantisp.evaluation.measure import Measurement, measure
 from quantisp.evaluation.mixed import MixedSettings, mixed_settings
 from quantisp.evaluation.pictures import StudyPicture, survey, survey_pairs
+from quantisp.evaluation.raw_degradation import captured
 from quantisp.evaluation.request import StudyRequest
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.study import StudyOutcome, StudyProgress, run_study
@@ -31,6 +32,7 @@ __all__ = [
     "StudyPicture",
     "StudyProgress",
     "StudyRequest",
+    "captured",
     "coverage",
     "downscaled",
     "evaluate_pictures",

@@ -148,7 +148,7 @@ def cut_crops(
             restored = restore_window(
                 model, sample.given, place.window, field=field, factor=interface.factor
             )
-            shown.append(_panel(label, restored, _cut(sample.truth, place.window)))
+            shown.append(_panel(label, sample.shown(restored), _cut(sample.truth, place.window)))
     return tuple(
         Crop(
             image=place.image,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,27 +13,24 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-from quantisp.cfa import CFAPattern, mosaic, parse_pattern
-from quantisp.errors import SettingError
+from quantisp.cfa import CFAPattern, mosaic
 from quantisp.evaluation.protocol import describe_pattern, describe_responses
 from quantisp.inference import Interface
 from quantisp.metrics import rounded_to_8_bits
 
 __all__ = [
     "Degradation",
+    "as_it_is",
     "downscaled",
     "mosaicked",
     "noisy",
     "paired",
-    "parse_degradation",
 ]
 
-MOST_NOISE = 255.0
-LARGEST_FACTOR = 16
-KNOWN = (
-    f"mosaic, mosaic:CFA, noise:SIGMA (in 8-bit steps, to {MOST_NOISE:g}), "
-    f"downscale:FACTOR (2 to {LARGEST_FACTOR})"
-)
+
+def as_it_is(restored: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+    """The output itself is compared."""
+    return restored
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +44,7 @@ class Degradation:
         change: from RGB (n, 3, h, w) in [0, 1], in whole blocks of ``interface.factor`` px, and a
             text that chooses what is random, to the input.
         pattern: the CFA, where there is one.
+        shown: from the network's output to what is compared with the truth.
     """
 
     name: str
@@ -55,6 +52,7 @@ class Degradation:
     interface: Interface
     change: Callable[[Tensor, str], Tensor]
     pattern: CFAPattern | None = None
+    shown: Callable[[Tensor], Tensor] = as_it_is
 
     def protocol(self) -> Mapping[str, Any]:
         """What a result says about its inputs."""
@@ -158,51 +156,3 @@ def paired(factor: int) -> Degradation:
         interface=Interface(channels=3, factor=factor),
         change=lambda picture, _: picture,
     )
-
-
-def parse_degradation(text: str, pattern: CFAPattern | None = None) -> Degradation:
-    """``mosaic``, ``mosaic:bayer``, ``noise:25`` or ``downscale:2``.
-
-    >>> parse_degradation("noise:25").name
-    'noise:25'
-
-    Args:
-        text: as above.
-        pattern: the network's own CFA, if it names one.
-
-    Raises:
-        SettingError: none of these, or out of range.
-        PatternError: no such CFA.
-    """
-    kind, colon, value = text.partition(":")
-    if kind == "mosaic":
-        return mosaicked(_cfa(value if colon else None, pattern))
-    if kind == "noise" and 0.0 < _number(value) <= MOST_NOISE:
-        return noisy(_number(value))
-    if kind == "downscale" and 2 <= _number(value) <= LARGEST_FACTOR and value.isdecimal():
-        return downscaled(int(value))
-    raise SettingError(
-        f"expected a degradation among {KNOWN}, found {text!r}: correct --degradation"
-    )
-
-
-def _cfa(text: str | None, pattern: CFAPattern | None) -> CFAPattern:
-    named = pattern if text is None else parse_pattern(text)
-    if named is None:
-        raise SettingError(
-            "expected a CFA to sample through, the network names none: pass --degradation "
-            "mosaic:bayer or another CFA, or set model.pattern"
-        )
-    if pattern not in (None, named):
-        raise SettingError(
-            f"expected the network's own CFA, {pattern}, found {named} in --degradation: "
-            "leave it out"
-        )
-    return named
-
-
-def _number(text: str) -> float:
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from quantisp.data import ImageFile, PairFiles, Picture, read_picture
 from quantisp.errors import ImageError
-from quantisp.evaluation.degradation import Degradation, paired
+from quantisp.evaluation.degradation import Degradation, as_it_is, paired
 from quantisp.evaluation.measure import LEAST_PX
 from quantisp.quantization import round_input
 
@@ -57,10 +57,11 @@ class StudyPicture:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Sample:
-    """What a network gets, and what it should give."""
+    """What a network gets, and what its output should be when it is ``shown``."""
 
     given: Float[Tensor, "1 c h w"]
     truth: Float[Tensor, "1 3 h2 w2"]
+    shown: Callable[[Tensor], Tensor] = as_it_is
 
 
 def load_sample(
@@ -82,7 +83,9 @@ def load_sample(
     else:
         given = _unchanged(picture.input_path, picture.input_sha256).tensor()
     return Sample(
-        given=given if input_bits is None else round_input(given, input_bits), truth=truth
+        given=given if input_bits is None else round_input(given, input_bits),
+        truth=truth,
+        shown=degradation.shown,
     )
 
 

@@ -38,4 +38,4 @@ def restored_sample(network: nn.Module, sample: Sample) -> Float[Tensor, "1 3 h 
             f"expected RGB {tuple(sample.truth.shape)} from an input {given}, found "
             f"{tuple(restored.shape)}: name the degradation that the network undoes"
         )
-    return restored
+    return sample.shown(restored)

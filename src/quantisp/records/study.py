@@ -90,13 +90,17 @@ class StudyResult:
 
     @property
     def is_kodak(self) -> bool:
-        """Whether mosaics of the 24 Kodak pictures, recognised by content, were restored."""
-        return self.protocol.get("image_set") == "kodak" and self.cfa is not None
+        """Whether clean mosaics of the 24 Kodak pictures, recognised by content, were restored."""
+        clean = not str(self.protocol.get("degradation")).startswith("raw")
+        return self.protocol.get("image_set") == "kodak" and self.cfa is not None and clean
 
     @property
     def task(self) -> str:
-        """What the network undoes: its CFA, or the degradation such as ``noise:25``."""
-        return self.cfa or str(self.protocol.get("degradation"))
+        """What the network undoes: its CFA, and the degradation unless that is the mosaic alone."""
+        degradation = str(self.protocol.get("degradation"))
+        if self.cfa is None:
+            return degradation
+        return f"{self.cfa}, {degradation}" if degradation.startswith("raw") else self.cfa
 
     def to_json(self) -> str:
         """``study.json``: one document, ending in a newline; equal results give equal bytes."""
