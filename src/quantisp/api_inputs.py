@@ -10,13 +10,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.data import SAMPLE, CalibrationCrops, find_images, find_pairs
+from quantisp.api_captures import STUDIED_SUFFIXES, are_captures, survey_captures
+from quantisp.data import (
+    SAMPLE,
+    SUFFIXES,
+    CalibrationCrops,
+    ImageFile,
+    find_images,
+    find_pairs,
+)
 from quantisp.errors import ModelError, SettingError
 from quantisp.evaluation import (
     Degradation,
     StudyPicture,
     captured,
     mosaicked,
+    of_captures,
     parse_degradation,
     survey,
     survey_pairs,
@@ -93,6 +102,7 @@ def find_material(
     *,
     degradation: str | None = None,
     pairs: tuple[Folder, Folder] = (None, None),
+    captures: bool = False,
     on_read: OnRead = None,
 ) -> Material:
     """Find and read the pictures.
@@ -103,6 +113,7 @@ def find_material(
             beside ``pairs``.
         degradation: as for ``parse_degradation``; None is the mosaic of the network's CFA.
         pairs: the folders of inputs and targets; both or none.
+        captures: raw files will do, too.
         on_read: called with the number of pictures read, and of all.
 
     Raises:
@@ -112,8 +123,11 @@ def find_material(
     """
     inputs, targets = pairs
     if inputs is None and targets is None:
+        suffixes = STUDIED_SUFFIXES if captures else SUFFIXES
+        files = find_images(listed(SAMPLE if images is None else images), suffixes=suffixes)
+        if captures and are_captures(files):
+            return _of_captures(files, found, degradation, on_read)
         chosen = find_degradation(found, degradation)
-        files = find_images(listed(SAMPLE if images is None else images))
         pictures = survey(files, chosen, on_read)
         return Material(degradation=chosen, pictures=pictures, input_size=found.input_size)
     if inputs is None or targets is None:
@@ -126,6 +140,26 @@ def find_material(
         )
     chosen, pictures = survey_pairs(find_pairs(inputs, targets), on_read)
     return Material(degradation=chosen, pictures=pictures, input_size=found.input_size)
+
+
+def _of_captures(
+    files: Sequence[ImageFile], found: LoadedModel, degradation: str | None, on_read: OnRead
+) -> Material:
+    if degradation is not None:
+        raise SettingError(
+            f"expected no degradation beside raw files, which are inputs themselves, found "
+            f"{degradation}: leave it out"
+        )
+    if found.pattern is None:
+        raise ModelError(
+            f"expected a network that names its CFA as .pattern for raw files, {found.name} does "
+            "not: set it"
+        )
+    pictures = survey_captures(files, found, found.pattern, on_read)
+    simulated = captured(found.pattern, RAW_ISO, coded=not found.expects_linear)
+    return Material(
+        degradation=of_captures(simulated), pictures=pictures, input_size=found.input_size
+    )
 
 
 def example_input(material: Material) -> Float[Tensor, "1 c h w"]:

@@ -90,9 +90,11 @@ def study(
 
     Args:
         model, weights: as for :func:`load_model`, or a network.
-        images: files, folders, globs, or the word ``sample``, which None stands for.
+        images: files, folders, globs, or the word ``sample``, which None stands for. Of raw files
+            nobody knows the truth: they are compared with the float network's output.
         degradation: what the network undoes: ``mosaic`` (the network's own CFA; the default where
-            it names one), ``mosaic:CFA``, ``noise:SIGMA`` in 8-bit steps, ``downscale:FACTOR``.
+            it names one), ``mosaic:CFA``, ``raw:ISO``, ``noise:SIGMA`` in 8-bit steps,
+            ``downscale:FACTOR``.
         inputs, targets: instead of ``images``, two folders of pictures, matched by name: what the
             network gets, and what it should give.
         weight_bits: widths, 2 to 16.
@@ -227,7 +229,12 @@ def study_with_crops(
         activations = fitted_settings(activations, accumulator, plans)
     runs = find_execution(execution, accumulator, place)
     material = find_material(
-        found, images, degradation=degradation, pairs=(inputs, targets), on_read=on_read
+        found,
+        images,
+        degradation=degradation,
+        pairs=(inputs, targets),
+        captures=True,
+        on_read=on_read,
     )
     # What a study asks of the network is found out before anything is written.
     try_out(found.model, place, material)

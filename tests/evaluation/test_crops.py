@@ -21,6 +21,7 @@ from quantisp.data import read_picture
 from quantisp.errors import SettingError
 from quantisp.evaluation import CropPlace, StudyPicture, mosaicked, parse_place, run_study
 from quantisp.evaluation.crops import cut_crops, find_places
+from quantisp.evaluation.pictures import load_sample
 from quantisp.inference import Window, prepare, restore
 from quantisp.metrics import rounded_to_8_bits
 from quantisp.quantization import Plan, quantize
@@ -143,7 +144,7 @@ def test_panels_are_windows_of_whole_restorations(pictures: dict[str, StudyPictu
     (crop,) = cut_crops(
         net,
         mosaicked(KODAK_CFA),
-        pictures,
+        [load_sample(pictures["tiled"], mosaicked(KODAK_CFA))],
         [place],
         {bits: lambda bits=bits: networks[bits] for bits in networks},
         method="rtn",

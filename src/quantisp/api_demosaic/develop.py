@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -27,21 +26,16 @@ from quantisp.cfa.color import (
     camera_to_srgb,
     decode_srgb,
     encode_srgb,
-    grey_world_neutral,
-    letter_gains,
     most_collected,
 )
 from quantisp.cfa.raw_image import RawImage
-from quantisp.errors import ImageError, SettingError
 from quantisp.inference import ReceptiveField, Window, restore_tiled
 
 __all__ = [
     "DOMAINS",
     "TONES",
     "ReadyNetwork",
-    "alignment",
     "develop",
-    "find_neutral",
     "remosaic",
 ]
 
@@ -50,8 +44,6 @@ log = logging.getLogger(__name__)
 TONES = ("srgb", "linear")
 DOMAINS = ("srgb", "linear")
 BAYER = CFAPattern.named("bayer")
-# Of white-balance gains, largest to smallest; beyond it there is no signal.
-LARGEST_BALANCE = 1000.0
 
 Samples = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
 OnPixels = Callable[[int], None] | None
@@ -75,76 +67,6 @@ class ReadyNetwork:
     shift: tuple[int, int]
     domain: str
     tile_px: int
-
-
-def alignment(pattern: CFAPattern, tile: tuple[str, ...]) -> tuple[int, int] | None:
-    """How many rows and columns have to go before a mosaic for it to begin like ``tile``.
-
-    None if no shift of the pattern does.
-
-    >>> alignment(CFAPattern(("GR", "BG")), ("RG", "GB"))
-    (0, 1)
-    """
-    for rows, columns in itertools.product(range(pattern.period[0]), range(pattern.period[1])):
-        if pattern.crop(top=-rows, left=-columns).tile == tile:
-            return rows, columns
-    return None
-
-
-def find_neutral(
-    raw: RawImage, white_balance: str | None
-) -> tuple[tuple[float, float, float], str]:
-    """The camera's colour of a neutral surface, and in a word where it comes from.
-
-    Args:
-        raw: the capture.
-        white_balance: ``as-shot``, ``grey-world``, or the gains of R, G and B as three numbers;
-            None is as shot where the capture says it, else grey world.
-
-    Raises:
-        ImageError: the capture does not say it, or a colour has no signal.
-        SettingError: no such white balance.
-    """
-    if white_balance == "grey-world" or (white_balance is None and raw.as_shot_neutral is None):
-        return grey_world_neutral(raw), "grey world"
-    if white_balance in ("as-shot", None):
-        neutral = raw.as_shot_neutral
-        if neutral is None:
-            raise ImageError(
-                "expected a capture that says its white balance, found none in it: pass "
-                "--white-balance grey-world, or gains like 2,1,1.5"
-            )
-        # Files may say anything.
-        if not min(neutral) > 0.0 or max(neutral) > LARGEST_BALANCE * min(neutral):
-            raise ImageError(
-                f"expected an as-shot neutral above 0, its largest at most {LARGEST_BALANCE:g} "
-                f"times its least, found {neutral}: pass --white-balance grey-world, or gains like "
-                "2,1,1.5"
-            )
-        return neutral, "as shot"
-    red, green, blue = parse_gains(white_balance)
-    least = min(red, green, blue)
-    return (least / red, least / green, least / blue), "given"
-
-
-def parse_gains(text: str) -> tuple[float, float, float]:
-    """Three numbers above 0, like ``2,1,1.5``.
-
-    Raises:
-        SettingError: something else.
-    """
-    try:
-        red, green, blue = (float(gain) for gain in text.split(","))
-    except ValueError:
-        red = green = blue = math.nan
-    gains = (red, green, blue)
-    known = all(math.isfinite(gain) for gain in gains)
-    if not (known and min(gains) > 0.0 and max(gains) <= LARGEST_BALANCE * min(gains)):
-        raise SettingError(
-            f"expected as-shot, grey-world or three gains like 2,1,1.5, found {text!r}: correct "
-            "--white-balance"
-        )
-    return gains
 
 
 def develop(

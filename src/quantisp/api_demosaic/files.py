@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from quantisp.api_demosaic.develop import alignment, develop, find_neutral, remosaic
+from quantisp.api_demosaic.develop import develop, remosaic
 from quantisp.api_demosaic.journal import Journal
 from quantisp.api_demosaic.networks import Networks
 from quantisp.api_demosaic.settings import DemosaicedFile, DemosaicSettings
-from quantisp.cfa import CFAPattern
+from quantisp.cfa import CFAPattern, alignment
+from quantisp.cfa.balance import find_neutral
 from quantisp.cfa.color import balanced_pattern
 from quantisp.cfa.raw import RAW_SUFFIXES, RawOptions, read_raw, write_dng
 from quantisp.cfa.raw_image import RawImage

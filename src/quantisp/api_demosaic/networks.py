@@ -12,11 +12,11 @@ import torch
 from torch import nn
 
 from quantisp.api import find_model
-from quantisp.api_demosaic.develop import ReadyNetwork, alignment
+from quantisp.api_demosaic.develop import ReadyNetwork
 from quantisp.api_demosaic.settings import DemosaicSettings
 from quantisp.api_inputs import Material, example_input, find_degradation
 from quantisp.api_integers import field_of
-from quantisp.cfa import CFAPattern
+from quantisp.cfa import CFAPattern, alignment
 from quantisp.data import calibration_crops, default_calibration
 from quantisp.errors import ModelError
 from quantisp.inference import Interface, check_network, prepare
@@ -158,7 +158,7 @@ class Networks:
         field = field_of(loaded.model, interface)
         if field is None:
             log.warning("%s is not bounded: each capture is restored at once", loaded.name)
-        domain = self.settings.domain or _domain(loaded, loaded.pattern)
+        domain = self.settings.domain or ("linear" if loaded.expects_linear else "srgb")
 
         def at_work(network: nn.Module) -> ReadyNetwork:
             return ReadyNetwork(
@@ -172,18 +172,6 @@ class Networks:
         if plan is None:
             return at_work(loaded.model), None
         return at_work(_quantized(loaded, plan)), at_work(loaded.model)
-
-
-def _domain(loaded: LoadedModel, pattern: CFAPattern) -> str:
-    """The domain in which a mosaic is nearest to what the model expects.
-
-    A tone curve and sampling may change places where each filter sees one colour. The curve of a
-    sum is not the sum of the curves: a coded W would be too bright, and colours pale.
-    """
-    if loaded.provenance is not None and loaded.provenance.domain != "srgb":
-        return "linear"
-    pure = all(sorted(pattern.response(letter)) == [0.0, 0.0, 1.0] for letter in pattern.letters)
-    return "srgb" if pure else "linear"
 
 
 def _quantized(loaded: LoadedModel, plan: Plan) -> QuantizedModel:

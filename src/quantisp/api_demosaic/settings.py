@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantisp.api_demosaic.develop import DOMAINS, TONES, parse_gains
+from quantisp.api_demosaic.develop import DOMAINS, TONES
+from quantisp.cfa.balance import parse_gains
 from quantisp.data.picture_files import PICTURE_FORMATS
 from quantisp.errors import SettingError
 from quantisp.quantization import Plan

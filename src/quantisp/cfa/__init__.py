@@ -1,6 +1,6 @@
 """Colour filter arrays: patterns, and sampling through them."""
 
-from quantisp.cfa.borders import extend_in_phase, mirror_in_phase
+from quantisp.cfa.borders import alignment, extend_in_phase, mirror_in_phase
 from quantisp.cfa.patterns import CFAPattern, named_patterns, parse_pattern
 from quantisp.cfa.sampling import (
     adjoint_mosaic,
@@ -14,6 +14,7 @@ from quantisp.cfa.sampling import (
 __all__ = [
     "CFAPattern",
     "adjoint_mosaic",
+    "alignment",
     "extend_in_phase",
     "masks",
     "mirror_in_phase",

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["extend_in_phase", "mirror_in_phase"]
+from quantisp.cfa.patterns import CFAPattern
+
+__all__ = ["alignment", "extend_in_phase", "mirror_in_phase"]
 
 
 def extend_in_phase(
@@ -50,3 +54,17 @@ def mirror_in_phase(position: int, size: int, period: int) -> int:
     # Half a period away there are two; the one nearer to the top or left is as good.
     nearest = phase + -(-(2 * (mirrored - phase) - period) // (2 * period)) * period
     return min(max(nearest, first), last)
+
+
+def alignment(pattern: CFAPattern, tile: tuple[str, ...]) -> tuple[int, int] | None:
+    """How many rows and columns have to go before a mosaic for it to begin like ``tile``.
+
+    None if no shift of the pattern does.
+
+    >>> alignment(CFAPattern(("GR", "BG")), ("RG", "GB"))
+    (0, 1)
+    """
+    for rows, columns in itertools.product(range(pattern.period[0]), range(pattern.period[1])):
+        if pattern.crop(top=-rows, left=-columns).tile == tile:
+            return rows, columns
+    return None

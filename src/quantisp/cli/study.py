@@ -148,6 +148,7 @@ def study_command(
     """
     from quantisp.api import study_with_crops
     from quantisp.reports import (
+        captures_table,
         cost_screen_table,
         coverage_lines,
         has_other_rows,
@@ -207,6 +208,10 @@ def study_command(
         print(outcome.result.to_json(), end="")
         return
     screen = console()
+    if not outcome.result.has_truth:
+        screen.print(captures_table(outcome.result))
+        screen.print(f"Report: {out / 'report.html'}", soft_wrap=True)
+        return
     tables = width_tables(outcome.result)
     if tables:
         screen.print(width_text(tables))

@@ -1,5 +1,12 @@
 """Measuring models: one at a time, and a network at every bit depth."""
 
+from quantisp.evaluation.captures import (
+    REFERENCE,
+    Capture,
+    capture_samples,
+    of_captures,
+    samples_sha256,
+)
 from quantisp.evaluation.coverage import coverage, skipped_layers
 from quantisp.evaluation.crops import CropPlace, parse_place
 from quantisp.evaluation.degradation import (
@@ -22,6 +29,8 @@ from quantisp.evaluation.study import StudyOutcome, StudyProgress, run_study
 from quantisp.evaluation.treatments import plan_of
 
 __all__ = [
+    "REFERENCE",
+    "Capture",
     "CropPlace",
     "Degradation",
     "Execution",
@@ -32,6 +41,7 @@ __all__ = [
     "StudyPicture",
     "StudyProgress",
     "StudyRequest",
+    "capture_samples",
     "captured",
     "coverage",
     "downscaled",
@@ -41,11 +51,13 @@ __all__ = [
     "mixed_settings",
     "mosaicked",
     "noisy",
+    "of_captures",
     "paired",
     "parse_degradation",
     "parse_place",
     "plan_of",
     "run_study",
+    "samples_sha256",
     "skipped_layers",
     "survey",
     "survey_pairs",

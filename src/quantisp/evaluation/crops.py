@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from quantisp.errors import SettingError
 from quantisp.evaluation.degradation import Degradation
 from quantisp.evaluation.measure import Measurement, capped_psnr_db
-from quantisp.evaluation.pictures import StudyPicture, load_sample
+from quantisp.evaluation.pictures import Sample, StudyPicture
 from quantisp.inference import Window, receptive_field, restore_window
 from quantisp.metrics import TILE_PX, mean_squared_error, rounded_to_8_bits, tile_starts
 from quantisp.records import Crop, CropPanel, Setting
@@ -119,27 +119,24 @@ def _telling_width(references: Outcomes, outcomes: Sequence[tuple[Setting, Outco
 def cut_crops(
     network: nn.Module,
     degradation: Degradation,
-    pictures: Mapping[str, StudyPicture],
+    samples: Sequence[Sample],
     places: Sequence[CropPlace],
     quantized: Mapping[int, Callable[[], nn.Module]],
     *,
     method: str,
-    input_bits: int | None = None,
 ) -> tuple[Crop, ...]:
     """Restore each place at 4, 6, 8 and 10 bits, as far as they were studied, and in float.
 
     Args:
         network: the float network, prepared.
         degradation: what it undoes.
-        pictures: by name.
+        samples: the picture of each place.
         places: where to look.
         quantized: makes the prepared network of each width.
         method: that rounded them, for the labels.
-        input_bits: what every network's input is rounded to; None leaves it as it is.
     """
     interface = degradation.interface
     field = receptive_field(network, interface)
-    samples = [load_sample(pictures[place.image], degradation, input_bits) for place in places]
     panels: list[list[CropPanel]] = [[] for _ in places]
     for bits in [*(b for b in CROP_BITS if b in quantized), None]:
         model = network if bits is None else quantized[bits]()

@@ -8,11 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from quantisp.data import ImageFile, PairFiles, Picture, read_picture
 from quantisp.errors import ImageError
+from quantisp.evaluation.captures import Capture, capture_samples
 from quantisp.evaluation.degradation import Degradation, as_it_is, paired
 from quantisp.evaluation.measure import LEAST_PX
 from quantisp.quantization import round_input
@@ -32,6 +34,7 @@ class StudyPicture:
         sha256: of the truth's pixels.
         height, width: of what is restored, in px.
         input_path, input_sha256: the same of the input, where it is a picture of its own.
+        capture: a raw file, of which there is no truth; ``sha256`` is then of its samples.
     """
 
     name: str
@@ -41,6 +44,7 @@ class StudyPicture:
     width: int
     input_path: Path | None = None
     input_sha256: str | None = None
+    capture: Capture | None = None
 
     @property
     def pixels(self) -> int:
@@ -77,16 +81,23 @@ def load_sample(
     Raises:
         ImageError: it is not what it was when it was surveyed.
     """
-    truth = degradation.whole(_unchanged(picture.path, picture.sha256).tensor())
-    if picture.input_path is None:
-        given = degradation.degrade(truth, picture.sha256)
-    else:
-        given = _unchanged(picture.input_path, picture.input_sha256).tensor()
+    given, truth = _both(picture, degradation)
     return Sample(
         given=given if input_bits is None else round_input(given, input_bits),
         truth=truth,
         shown=degradation.shown,
     )
+
+
+def _both(picture: StudyPicture, degradation: Degradation) -> tuple[Tensor, Tensor]:
+    """What the network gets, and the truth; zeros for that of a raw file, which nobody knows."""
+    if picture.capture is not None:
+        unknown = torch.zeros(1).expand(1, 3, picture.height, picture.width)
+        return capture_samples(picture.capture, picture.sha256), unknown
+    truth = degradation.whole(_unchanged(picture.path, picture.sha256).tensor())
+    if picture.input_path is None:
+        return degradation.degrade(truth, picture.sha256), truth
+    return _unchanged(picture.input_path, picture.input_sha256).tensor(), truth
 
 
 def _unchanged(path: Path, sha256: str | None) -> Picture:

@@ -67,6 +67,11 @@ class StudyRequest:
     input_bits: int | None = None
     execution: Execution | None = None
 
+    @property
+    def has_captures(self) -> bool:
+        """Whether raw files are studied, of which nobody knows the truth."""
+        return any(picture.capture is not None for picture in self.pictures)
+
     def plan_of(self, setting: Setting) -> Plan:
         """The plan that a setting stands for in this study."""
         return plan_of(setting, self.skip_layers, self.activations)

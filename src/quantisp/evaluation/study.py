@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from quantisp.evaluation.captures import REFERENCE
 from quantisp.evaluation.crops import CropPlace, cut_crops, find_places
 from quantisp.evaluation.execution import IntegerTwin
 from quantisp.evaluation.float_outputs import FloatOutputs
 from quantisp.evaluation.kodak import is_kodak
 from quantisp.evaluation.measure import Measurement, measure
 from quantisp.evaluation.networks import StudyNetworks
-from quantisp.evaluation.pictures import StudyPicture, load_sample
+from quantisp.evaluation.pictures import Sample, StudyPicture, load_sample
 from quantisp.evaluation.request import StudyRequest
 from quantisp.evaluation.restoration import restored_sample
 from quantisp.evaluation.sheets import cost_sheets, with_sheets
@@ -24,6 +25,7 @@ from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
 from quantisp.evaluation.treatments import Treatments, looks_at_inputs
 from quantisp.files import write_atomically
+from quantisp.metrics import rounded_to_8_bits
 from quantisp.quantization import Plan, plan_cost
 from quantisp.records import Crop, Setting, StudyResult
 from quantisp.records.costs import CostSheet
@@ -103,6 +105,7 @@ def run_study(
             {
                 **request.protocol(),
                 **request.degradation.protocol(),
+                **({"reference": REFERENCE} if request.has_captures else {}),
                 "pictures": len(request.pictures),
                 "calibration_pictures": len(request.calibration_sha256),
                 "seed": request.seed,
@@ -185,15 +188,26 @@ class _Run:
 
     def crops(self, places: Sequence[CropPlace]) -> tuple[Crop, ...]:
         shown = self.networks.shown
+        by_name = {picture.name: picture for picture in self.request.pictures}
         return cut_crops(
             self.networks.original,
             self.request.degradation,
-            {picture.name: picture for picture in self.request.pictures},
+            [self._sample(by_name[place.image]) for place in places],
             places,
             {s.width: partial(self.networks.quantized, plan) for plan, s in shown.items()},
             method=", ".join(dict.fromkeys(s.method for s in shown.values())),
-            input_bits=self.request.input_bits,
         )
+
+    def _sample(self, picture: StudyPicture) -> Sample:
+        """What the network gets of a picture, and the truth; of a raw file, float's picture."""
+        sample = load_sample(picture, self.request.degradation, self.request.input_bits)
+        if picture.capture is None:
+            return sample
+        content = picture.content_sha256
+        output = self.floats.get(content)
+        if output is None:
+            output = self.floats.keep(content, restored_sample(self.networks.original, sample))
+        return replace(sample, truth=rounded_to_8_bits(output))
 
     def _missing(self, plan: str) -> list[StudyPicture]:
         """The pictures whose job under a plan is not done yet."""
@@ -271,7 +285,7 @@ class _Run:
     def _measured(
         self, picture: StudyPicture, network: nn.Module, *, against_float: bool
     ) -> Measurement:
-        sample = load_sample(picture, self.request.degradation, self.request.input_bits)
+        sample = self._sample(picture)
         restored, content = restored_sample(network, sample), picture.content_sha256
         if not against_float:
             self.floats.keep(content, restored)

@@ -64,6 +64,20 @@ class LoadedModel:
     preset: str | None = None
     float_sha256: str | None = None
 
+    @property
+    def expects_linear(self) -> bool:
+        """Whether linear mosaics are nearest to what the network expects, rather than coded ones.
+
+        A tone curve and sampling may change places where each filter sees one colour. The curve of
+        a sum is not the sum of the curves: a coded W would be too bright, and colours pale.
+        """
+        if self.pattern is None or (
+            self.provenance is not None and self.provenance.domain != "srgb"
+        ):
+            return True
+        responses = [self.pattern.response(letter) for letter in self.pattern.letters]
+        return any(sorted(response) != [0.0, 0.0, 1.0] for response in responses)
+
 
 def presets() -> tuple[str, ...]:
     """The names that :func:`build_preset` knows."""

@@ -16,6 +16,11 @@ from quantisp.records.settings import RowGranularity
 __all__ = ["SCHEMA", "LayerResult", "Recommendation", "StudyResult"]
 
 SCHEMA = 1
+# What nobody can know of raw files: null in what is written of a study of them.
+AGAINST_TRUTH = frozenset(
+    {"psnr_db", "drop_db", "worst_image_drop_db", "worst_tile_drop_db", "psnr_crop10_db", "ssim"}
+    | {"simulated_psnr_db"}
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +70,9 @@ class StudyResult:
     Args:
         cfa: what the pictures were sampled through; None where the network restores no mosaics.
         protocol: how it was measured, such as ``degradation``: what the network undoes.
+            Where it has ``reference``, raw files were studied, of which nobody knows the truth: the
+            float network's output stands for it. ``images`` are PSNR against that then; what is
+            against the truth is null in :meth:`to_json` and means nothing here.
         coverage: what became of each module with parameters, in the network's order.
         cost_sheet: of the cheapest row with activations in integers that is within the tolerance,
             else of the best of them; None without such rows.
@@ -95,12 +103,21 @@ class StudyResult:
         return self.protocol.get("image_set") == "kodak" and self.cfa is not None and clean
 
     @property
+    def has_truth(self) -> bool:
+        """Whether there was something to compare with besides the float network's output."""
+        return self.protocol.get("reference") is None
+
+    @property
     def task(self) -> str:
         """What the network undoes: its CFA, and the degradation unless that is the mosaic alone."""
         degradation = str(self.protocol.get("degradation"))
         if self.cfa is None:
             return degradation
         return f"{self.cfa}, {degradation}" if degradation.startswith("raw") else self.cfa
+
+    def _without_truth(self, row: dict[str, Any]) -> dict[str, Any]:
+        """A row or the float network's figures as they are written."""
+        return {k: None if k in AGAINST_TRUTH and not self.has_truth else row[k] for k in row}
 
     def to_json(self) -> str:
         """``study.json``: one document, ending in a newline; equal results give equal bytes."""
@@ -111,9 +128,11 @@ class StudyResult:
                 "model_sha256": self.model_sha256,
                 "cfa": self.cfa,
                 "protocol": dict(self.protocol),
-                "float": asdict(self.float),
-                "rows": [asdict(row) for row in self.rows],
-                "recommendation": {
+                "float": self._without_truth(asdict(self.float)),
+                "rows": [self._without_truth(asdict(row)) for row in self.rows],
+                "recommendation": None
+                if not self.has_truth
+                else {
                     "within_db": self.recommendation[0].within_db,
                     "choices": [
                         {
@@ -139,7 +158,8 @@ class StudyResult:
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(columns)
         for row in self.rows:
-            writer.writerow([_cell(getattr(row, name)) for name in columns])
+            written = self._without_truth({name: getattr(row, name) for name in columns})
+            writer.writerow([_cell(value) for value in written.values()])
         return text.getvalue()
 
 

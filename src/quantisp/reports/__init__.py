@@ -1,5 +1,6 @@
 """Tables, figures and pages: records in, files out."""
 
+from quantisp.reports.captures import captures_table
 from quantisp.reports.costs import cost_screen_table, has_other_rows
 from quantisp.reports.coverage import coverage_lines
 from quantisp.reports.crops import crop_figure
@@ -18,6 +19,7 @@ from quantisp.reports.writer import write_report
 
 __all__ = [
     "WidthTable",
+    "captures_table",
     "cost_screen_table",
     "coverage_lines",
     "crop_figure",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from quantisp.records import Crop
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-__all__ = ["ERROR_LIMIT", "crop_figure", "enlargement"]
+__all__ = ["ERROR_LIMIT", "crop_figure", "crop_names", "enlargement"]
 
 ERROR_LIMIT = 32
 """The error, in 8-bit steps, at which every map reaches its last colour."""
@@ -25,10 +27,14 @@ _HEAD_PX = 66
 _COLOURS = "inferno"
 
 
-def crop_figure(crop: Crop) -> bytes:
+def crop_figure(crop: Crop, truth: str = "truth") -> bytes:
     """A PNG: above, the truth and each panel; below, each panel's error map on one fixed scale.
 
     Every pixel of the crop becomes a square of :func:`enlargement` pixels, unblended.
+
+    Args:
+        crop: what to draw.
+        truth: what the errors are against, in a word.
     """
     from matplotlib.figure import Figure
 
@@ -41,7 +47,7 @@ def crop_figure(crop: Crop) -> bytes:
         figure = Figure(figsize=(total_width / _DPI, total_height / _DPI), dpi=_DPI)
         upper, lower = height + 2 * _GAP_PX, _GAP_PX
         _place(figure, _rgb(crop, crop.truth), factor, _GAP_PX, upper)
-        heads = [("truth", "")]
+        heads = [(truth, "")]
         for index, panel in enumerate(crop.panels, start=1):
             left = _GAP_PX + index * (width + _GAP_PX)
             _place(figure, _rgb(crop, panel.rgb), factor, left, upper)
@@ -115,3 +121,15 @@ def _draw_colour_bar(figure: Figure, width: int, height: int) -> None:
     axes.set_xticklabels([*map(str, ticks[:-1]), f"≥{ERROR_LIMIT}"])
     bar.outline.set_visible(False)
     axes.set_title("error, 8-bit steps", fontsize=points, pad=10)
+
+
+def crop_names(crops: Sequence[Crop]) -> dict[str, Crop]:
+    """The file of each crop; no two are the same."""
+    named: dict[str, Crop] = {}
+    for crop in crops:
+        safe = re.sub(r"[^A-Za-z0-9_-]+", "-", crop.image).strip("-")[:60] or "picture"
+        name = f"crop-{safe}-{crop.top}-{crop.left}"
+        # Names that differ only in letters that not every system has would meet.
+        same = sum(other.startswith(name) for other in named)
+        named[f"{name}-{same + 1}.png" if same else f"{name}.png"] = crop
+    return named

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from quantisp.files import make_folder, write_atomically
 from quantisp.records import Crop, StudyResult
+from quantisp.reports.captures import captures_files
 from quantisp.reports.cost_figure import cost_figure
-from quantisp.reports.crops import crop_figure
+from quantisp.reports.crops import crop_figure, crop_names
 from quantisp.reports.figures import psnr_figure
 from quantisp.reports.heatmap import width_figure
 from quantisp.reports.page import report_page
@@ -41,7 +41,15 @@ def write_report(
     Raises:
         OutputError: the folder cannot be made or written to.
     """
-    files = {
+    files = (_files if result.has_truth else captures_files)(result, crops, run)
+    make_folder(folder)
+    for name, content in files.items():
+        write_atomically(folder / name, content)
+    return tuple(folder / name for name in files)
+
+
+def _files(result: StudyResult, crops: Sequence[Crop], run: Mapping[str, str]) -> dict[str, bytes]:
+    return {
         # A name that is not UTF-8 reaches us with lone surrogates, which no file can hold.
         "report.html": report_page(result, crops, run).encode(errors="replace"),
         "study.md": study_markdown(result).encode(errors="replace"),
@@ -49,12 +57,8 @@ def write_report(
         "psnr.png": psnr_figure(result, "png"),
         **_cost_files(result),
         **_width_figures(result),
-        **{name: crop_figure(crop) for name, crop in _crop_names(crops).items()},
+        **{name: crop_figure(crop) for name, crop in crop_names(crops).items()},
     }
-    make_folder(folder)
-    for name, content in files.items():
-        write_atomically(folder / name, content)
-    return tuple(folder / name for name in files)
 
 
 def _cost_files(result: StudyResult) -> dict[str, bytes]:
@@ -69,14 +73,3 @@ def _width_figures(result: StudyResult) -> dict[str, bytes]:
     if not tables:
         return {}
     return {"widths.svg": width_figure(tables, "svg"), "widths.png": width_figure(tables, "png")}
-
-
-def _crop_names(crops: Sequence[Crop]) -> dict[str, Crop]:
-    named: dict[str, Crop] = {}
-    for crop in crops:
-        safe = re.sub(r"[^A-Za-z0-9_-]+", "-", crop.image).strip("-")[:60] or "picture"
-        name = f"crop-{safe}-{crop.top}-{crop.left}"
-        # Names that differ only in letters that not every system has would meet.
-        same = sum(other.startswith(name) for other in named)
-        named[f"{name}-{same + 1}.png" if same else f"{name}.png"] = crop
-    return named
