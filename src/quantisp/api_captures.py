@@ -104,5 +104,5 @@ def _capture(path: Path, found: LoadedModel, made_for: CFAPattern) -> Capture:
         neutral=find_neutral(raw, None)[0],
         top=top,
         left=left,
-        coded=not found.expects_linear,
+        domain=found.capture_domain,
     )

@@ -49,6 +49,7 @@ Sources = str | Path | Sequence[str | Path]
 EXAMPLE_PX = 96
 # Of a network for raw captures, where nothing else is said: the middle of what it is made for.
 RAW_ISO = 800.0
+LIGHT = ("linear", "root")
 
 Folder = str | Path | None
 OnRead = Callable[[int, int], None] | None
@@ -156,7 +157,7 @@ def _of_captures(
             "not: set it"
         )
     pictures = survey_captures(files, found, found.pattern, on_read)
-    simulated = captured(found.pattern, RAW_ISO, coded=not found.expects_linear)
+    simulated = captured(found.pattern, RAW_ISO, found.capture_domain)
     return Material(
         degradation=of_captures(simulated), pictures=pictures, input_size=found.input_size
     )
@@ -182,15 +183,15 @@ def find_degradation(found: LoadedModel, degradation: str | None) -> Degradation
         SettingError: no such degradation.
     """
     if degradation is not None:
-        return parse_degradation(degradation, found.pattern)
+        return parse_degradation(degradation, found.pattern, _light(found))
     if found.pattern is None:
         raise ModelError(
             f"expected a network that names its CFA as .pattern, {found.name} does not: say what "
             "it undoes with --degradation noise:25, downscale:2 or mosaic:bayer, or give --inputs "
             "and --targets"
         )
-    if found.provenance is not None and found.provenance.domain == "linear":
-        return captured(found.pattern, RAW_ISO)
+    if found.provenance is not None and found.provenance.domain in LIGHT:
+        return captured(found.pattern, RAW_ISO, found.provenance.domain)
     return mosaicked(found.pattern)
 
 
@@ -203,3 +204,9 @@ def try_out(network: nn.Module, device: torch.device, material: Material) -> Non
     exact = material.input_size is not None
     interface = material.degradation.interface
     check_network(network, device, interface, material.input_sizes(), exact=exact)
+
+
+def _light(found: LoadedModel) -> str:
+    """The domain in which a network gets raw mosaics: linear, unless it was trained on another."""
+    trained_on = None if found.provenance is None else found.provenance.domain
+    return trained_on if trained_on in LIGHT else LIGHT[0]

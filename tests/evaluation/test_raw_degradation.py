@@ -86,7 +86,7 @@ def test_a_linear_output_is_compared_as_it_is_shown(tmp_path: Path):
 
 def test_coded_samples_pass_the_curve():
     rgb = truth(1, 32, 32)
-    coded = captured(KODAK_CFA, 25.0, coded=True).degrade(rgb, "")
+    coded = captured(KODAK_CFA, 25.0, "srgb").degrade(rgb, "")
     linear = captured(KODAK_CFA, 25.0).degrade(rgb, "")
     bright = linear > 0.1
     assert torch.allclose(decode_srgb(coded)[bright], linear[bright], atol=1e-4)

@@ -18,6 +18,7 @@ from training_kit import (
 )
 
 from quantisp.cfa import mosaic
+from quantisp.cfa.domains import rooted
 from quantisp.errors import ModelError, SettingError
 from quantisp.training import train
 from quantisp.training.domains import VALIDATION_ISO, examples, shown, validation_input
@@ -79,11 +80,22 @@ def test_validation_is_at_three_iso_in_turn_and_always_the_same():
     assert torch.equal(found[1], validation_input("linear", rgb, KODAK_CFA, 1))
 
 
+def test_roots_are_those_of_the_same_mosaics():
+    linear, target = examples("linear", RGB, KODAK_CFA, seed=0, step=0)
+    root, same = examples("root", RGB, KODAK_CFA, seed=0, step=0)
+    assert torch.equal(root, rooted(linear))
+    assert torch.equal(target, same)
+    values = torch.rand(1, 3, 8, 8)
+    assert torch.allclose(shown("root", rooted(values)), shown("linear", values), atol=1e-5)
+
+
 class Stopped(Exception):
     pass
 
 
-def run(folder: Path, *, stop: int = -1, resume: bool = False, **changes: object) -> None:
+def run(
+    folder: Path, *, stop: int = -1, resume: bool = False, domain: str = "linear", **changes: object
+) -> None:
     folder.mkdir(exist_ok=True)
     patches = tiny_patches()
     batch = patches.batch
@@ -94,18 +106,19 @@ def run(folder: Path, *, stop: int = -1, resume: bool = False, **changes: object
         return batch(step=step, **rest)  # pyright: ignore[reportArgumentType]
 
     patches.batch = stopping  # pyright: ignore[reportAttributeAccessIssue]
-    settings = tiny_settings(domain="linear", snapshot_every=2, **changes)
+    settings = tiny_settings(domain=domain, snapshot_every=2, **changes)
     net = tiny_net(seed=99 if resume else 0)
     train(net, patches, validation(), settings, pattern=KODAK_CFA, folder=folder, resume=resume)
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_resuming_a_linear_run_is_exact(tmp_path: Path, precision: str):
-    run(tmp_path / "straight", precision=precision)
+@pytest.mark.parametrize(("domain", "precision"), [("linear", "float32"), ("root", "bfloat16")])
+def test_resuming_is_exact_in_light_too(tmp_path: Path, domain: str, precision: str):
+    chosen = {"domain": domain, "precision": precision}
+    run(tmp_path / "straight", **chosen)
     for stop in (6, 9, 11):
         with pytest.raises(Stopped):
-            run(tmp_path / "resumed", stop=stop, resume=stop > 6, precision=precision)
-    run(tmp_path / "resumed", resume=True, precision=precision)
+            run(tmp_path / "resumed", stop=stop, resume=stop > 6, **chosen)
+    run(tmp_path / "resumed", resume=True, **chosen)
     assert equal(saved_run(tmp_path / "straight"), saved_run(tmp_path / "resumed"))
 
 
@@ -131,5 +144,5 @@ def test_a_network_learns_to_remove_noise(tmp_path: Path):
 
 
 def test_no_such_domain():
-    with pytest.raises(SettingError, match="expected a domain of srgb, linear, found 'log'"):
+    with pytest.raises(SettingError, match="expected a domain of srgb, linear, root, found 'log'"):
         tiny_settings(domain="log")

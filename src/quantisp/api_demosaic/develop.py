@@ -24,15 +24,14 @@ from quantisp.cfa import CFAPattern, mirror_in_phase
 from quantisp.cfa.balance import balance
 from quantisp.cfa.color import (
     camera_to_srgb,
-    decode_srgb,
     encode_srgb,
     most_collected,
 )
+from quantisp.cfa.domains import from_domain, to_domain
 from quantisp.cfa.raw_image import RawImage
 from quantisp.inference import ReceptiveField, Window, restore_tiled
 
 __all__ = [
-    "DOMAINS",
     "TONES",
     "ReadyNetwork",
     "develop",
@@ -42,7 +41,6 @@ __all__ = [
 log = logging.getLogger(__name__)
 
 TONES = ("srgb", "linear")
-DOMAINS = ("srgb", "linear")
 BAYER = CFAPattern.named("bayer")
 
 Samples = UInt8[np.ndarray, "h w 3"] | UInt16[np.ndarray, "h w 3"]
@@ -58,7 +56,7 @@ class ReadyNetwork:
         field: what an output pixel depends on; None if it is not bounded.
         shift: rows and columns that go before the capture, so that it begins in the phase of
             the network's CFA.
-        domain: of its mosaics: ``srgb`` or ``linear``.
+        domain: of its mosaics: one of :data:`quantisp.cfa.domains.DOMAINS`.
         tile_px: side of a tile.
     """
 
@@ -171,7 +169,7 @@ def _linear_tiles(
         inside = rgb[0, :, top + below - window.top :, left + right - window.left :]
         if inside.numel():
             place = Window(top=top, left=left, height=inside.shape[1], width=inside.shape[2])
-            yield place, decode_srgb(inside) if ready.domain == "srgb" else inside
+            yield place, from_domain(ready.domain, inside)
 
 
 class _Mosaic:
@@ -196,9 +194,7 @@ class _Mosaic:
         values = torch.from_numpy(
             (codes.astype(np.float32) - self.black[place]) * self.scale[place]
         )
-        # What is saturated in one colour is white, not that colour's complement.
-        seen = encode_srgb(values) if self.ready.domain == "srgb" else values.clamp_max(1.0)
-        return seen[None, None]
+        return to_domain(self.ready.domain, values)[None, None]
 
 
 def _sources(first: int, count: int, size: int, period: int) -> np.ndarray:

@@ -158,7 +158,7 @@ class Networks:
         field = field_of(loaded.model, interface)
         if field is None:
             log.warning("%s is not bounded: each capture is restored at once", loaded.name)
-        domain = self.settings.domain or ("linear" if loaded.expects_linear else "srgb")
+        domain = self.settings.domain or loaded.capture_domain
 
         def at_work(network: nn.Module) -> ReadyNetwork:
             return ReadyNetwork(

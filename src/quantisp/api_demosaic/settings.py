@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from quantisp.api_demosaic.develop import DOMAINS, TONES
+from quantisp.api_demosaic.develop import TONES
 from quantisp.cfa.balance import parse_gains
+from quantisp.cfa.domains import DOMAINS
 from quantisp.data.picture_files import PICTURE_FORMATS
 from quantisp.errors import SettingError
 from quantisp.quantization import Plan
@@ -26,8 +27,8 @@ class DemosaicSettings:
             file says it, else grey world.
         tone: ``srgb`` or ``linear``.
         picture_format: ``png``, ``tiff`` (16 bits) or ``jpeg`` (8 bits).
-        domain: of the mosaics that the model gets: ``srgb`` (coded) or ``linear``; None is coded
-            where each filter sees one colour and the model's file does not say linear.
+        domain: of the mosaics that the model gets: ``srgb`` (coded), ``linear`` or ``root``; None
+            is what it was trained on, but linear for one of sRGB whose CFA mixes colours.
         to_bayer: write Bayer DNG files instead of pictures.
         tile_px: side of a tile, without what it overlaps.
         plan: quantizes the network first; None is float.

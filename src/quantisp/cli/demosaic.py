@@ -84,8 +84,8 @@ def demosaic_command(
     domain: Annotated[
         str | None,
         typer.Option(
-            help="What mosaics the model gets: srgb (coded) or linear.",
-            show_default="srgb where each filter sees one colour, else linear",
+            help="What mosaics the model gets: srgb (coded), linear, or root (of linear).",
+            show_default="what it was trained on; linear for one of srgb whose CFA mixes colours",
         ),
     ] = None,
     tile: Annotated[int, typer.Option(help="Side of a tile in px; it bounds the memory.")] = 768,

@@ -76,8 +76,8 @@ def train_command(
     domain: Annotated[
         str,
         typer.Option(
-            help="What mosaics the network gets: srgb (coded, clean), or linear: a sensor's, "
-            "white-balanced, with noise of ISO 100 to 6400."
+            help="What mosaics the network gets: srgb (coded, clean); linear, a sensor's, "
+            "white-balanced, with noise of ISO 100 to 6400; or root, the square root of those."
         ),
     ] = "srgb",
     init: Annotated[

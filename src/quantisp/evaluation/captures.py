@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from quantisp.cfa.balance import balanced
-from quantisp.cfa.color import encode_srgb
+from quantisp.cfa.domains import to_domain
 from quantisp.cfa.patterns import RGB
 from quantisp.cfa.raw import read_raw
 from quantisp.errors import ImageError
@@ -34,14 +34,14 @@ class Capture:
         path: of the file.
         neutral: the camera's colour of a neutral surface.
         top, left: rows and columns that are left out, for the rest to begin in the network's phase.
-        coded: the samples pass sRGB's curve.
+        domain: of the samples that the network gets.
     """
 
     path: Path
     neutral: RGB
     top: int
     left: int
-    coded: bool
+    domain: str
 
 
 def capture_samples(capture: Capture, sha256: str | None = None) -> Float[Tensor, "1 1 h w"]:
@@ -56,7 +56,7 @@ def capture_samples(capture: Capture, sha256: str | None = None) -> Float[Tensor
     """
     samples = balanced(read_raw(capture.path), capture.neutral)[capture.top :, capture.left :]
     values = torch.from_numpy(np.ascontiguousarray(samples))[None, None]
-    values = encode_srgb(values) if capture.coded else values
+    values = to_domain(capture.domain, values)
     if sha256 is not None and samples_sha256(values) != sha256:
         raise ImageError(
             f"expected {capture.path} as it was when the study began, it has changed: start the "

@@ -19,7 +19,9 @@ KNOWN = (
 )
 
 
-def parse_degradation(text: str, pattern: CFAPattern | None = None) -> Degradation:
+def parse_degradation(
+    text: str, pattern: CFAPattern | None = None, domain: str = "linear"
+) -> Degradation:
     """``mosaic``, ``mosaic:bayer``, ``raw:800``, ``noise:25`` or ``downscale:2``.
 
     >>> parse_degradation("noise:25").name
@@ -28,6 +30,7 @@ def parse_degradation(text: str, pattern: CFAPattern | None = None) -> Degradati
     Args:
         text: as above.
         pattern: the network's own CFA, if it names one.
+        domain: of what the network gets of ``raw:ISO``.
 
     Raises:
         SettingError: none of these, or out of range.
@@ -40,7 +43,7 @@ def parse_degradation(text: str, pattern: CFAPattern | None = None) -> Degradati
         return noisy(_number(value))
     if kind in ("raw", "raw-srgb") and _number(value) > 0.0:
         named = _cfa(None, pattern)
-        return captured(named, _number(value), coded=kind == "raw-srgb")
+        return captured(named, _number(value), "srgb" if kind == "raw-srgb" else domain)
     if kind == "downscale" and 2 <= _number(value) <= LARGEST_FACTOR and value.isdecimal():
         return downscaled(int(value))
     raise SettingError(

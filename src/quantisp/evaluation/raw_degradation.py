@@ -11,27 +11,28 @@ from torch import Tensor
 from quantisp.cfa import CFAPattern
 from quantisp.cfa.balance import balanced
 from quantisp.cfa.color import balanced_pattern, encode_srgb
+from quantisp.cfa.domains import from_domain, to_domain
 from quantisp.cfa.noise import camera_noise
 from quantisp.cfa.simulation import NEUTRAL, SensorSettings, simulate_raw, srgb_to_linear
-from quantisp.evaluation.degradation import Degradation, as_it_is
+from quantisp.evaluation.degradation import Degradation
 from quantisp.inference import Interface
 
 __all__ = ["captured"]
 
 BITS, BLACK = 10, 64.0
+WORDS = {"linear": "linear light", "root": "its square root", "srgb": "light coded by that curve"}
 
 
-def captured(pattern: CFAPattern, iso: float, *, coded: bool = False) -> Degradation:
+def captured(pattern: CFAPattern, iso: float, domain: str = "linear") -> Degradation:
     """A sensor's noisy mosaic: what ``quantisp simulate --iso`` writes, read again.
 
-    The network's linear output is coded by sRGB's tone curve, and compared with the picture. The
-    noise follows from the picture's content: every run and every setting sees the same.
+    The network's output is made light, coded by sRGB's tone curve, and compared with the picture.
+    The noise follows from the picture's content: every run and every setting sees the same.
 
     Args:
         pattern: the CFA; a white of larger response collects more, but is balanced.
         iso: of the camera google-pixel in :mod:`quantisp.cfa.noise`, 25 to 25600.
-        coded: the samples pass sRGB's curve before the network, whose output is then compared as
-            it is: what a network trained on sRGB expects.
+        domain: of what the network gets and gives: ``linear``, ``root``, or ``srgb``.
 
     Raises:
         SettingError: an ISO out of range.
@@ -53,18 +54,19 @@ def captured(pattern: CFAPattern, iso: float, *, coded: bool = False) -> Degrada
         )
         light = srgb_to_linear(rgb.permute(1, 2, 0).contiguous().numpy())
         samples = torch.from_numpy(balanced(simulate_raw(light, sensor), NEUTRAL))[None, None]
-        return encode_srgb(samples) if coded else samples
+        return to_domain(domain, samples)
 
-    compared = "compared as it is" if coded else "coded by that curve"
+    def shown(restored: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
+        return restored if domain == "srgb" else encode_srgb(from_domain(domain, restored))
+
     return Degradation(
-        name=f"raw-srgb:{iso:g}" if coded else f"raw:{iso:g}",
+        name=f"raw-srgb:{iso:g}" if domain == "srgb" else f"raw:{iso:g}",
         sentence="the picture's light (sRGB's tone curve undone), sampled through the CFA by a "
         f"sensor of {BITS} bits with the noise of ISO {iso:g} (google-pixel: S {noise.shot:g}, "
-        f"O {noise.read:g}), black {BLACK:g}, seeded by the picture's content; linear samples"
-        + (" coded by sRGB's curve" if coded else "")
-        + f"; the network's output is {compared}",
+        f"O {noise.read:g}), black {BLACK:g}, seeded by the picture's content; the network gets "
+        f"and gives {WORDS[domain]}; its output is compared by sRGB's curve",
         interface=Interface.of_mosaic(pattern),
         change=change,
         pattern=pattern,
-        shown=as_it_is if coded else encode_srgb,
+        shown=shown,
     )

@@ -65,18 +65,19 @@ class LoadedModel:
     float_sha256: str | None = None
 
     @property
-    def expects_linear(self) -> bool:
-        """Whether linear mosaics are nearest to what the network expects, rather than coded ones.
+    def capture_domain(self) -> str:
+        """In what domain captures are nearest to what the network expects.
 
         A tone curve and sampling may change places where each filter sees one colour. The curve of
-        a sum is not the sum of the curves: a coded W would be too bright, and colours pale.
+        a sum is not the sum of the curves: a coded W would be too bright, and colours pale, so that
+        networks of sRGB get linear values there.
         """
-        if self.pattern is None or (
-            self.provenance is not None and self.provenance.domain != "srgb"
-        ):
-            return True
+        trained_on = "srgb" if self.provenance is None else self.provenance.domain
+        if self.pattern is None or trained_on in ("linear", "root"):
+            return trained_on
         responses = [self.pattern.response(letter) for letter in self.pattern.letters]
-        return any(sorted(response) != [0.0, 0.0, 1.0] for response in responses)
+        pure = all(sorted(response) == [0.0, 0.0, 1.0] for response in responses)
+        return "srgb" if pure else "linear"
 
 
 def presets() -> tuple[str, ...]:

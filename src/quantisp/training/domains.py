@@ -1,14 +1,14 @@
-"""What a network learns from: clean mosaics of coded values, or noisy ones of linear light.
+"""What a network learns from: clean mosaics of coded values, or noisy ones of light.
 
-``srgb``: the pictures' own values, sampled through the CFA. ``linear``: what a sensor would have
-given, with its noise::
+``srgb``: the pictures' own values, sampled through the CFA. ``linear``, and ``root`` with the
+square root of each sample: what a sensor would have given, with its noise::
 
     sRGB picture ──▶ linear light ──▶ a camera's colours ──▶ exposure ──▶ the sensor ──▶ mosaic
                                                                 │
                     target ◀── sRGB's tone curve ◀── clipped ◀──┘
 
-The network gives linear light there; it is compared with the target through the same curve, for
-that is what eyes see.
+The network gives light there; it is compared with the target through the same curve, for that is
+what eyes see.
 
 Source: the way back from a picture to raw is that of Brooks, Mildenhall, Xue, Chen, Sharlet,
 Barron, "Unprocessing images for learned raw denoising", CVPR 2019, whose four cameras' matrices
@@ -30,11 +30,10 @@ from torch import Tensor
 from quantisp.cfa import CFAPattern, mosaic
 from quantisp.cfa.capture import captured_mosaic, linear_light, tone_mapped
 from quantisp.cfa.color import camera_to_srgb, letter_gains
+from quantisp.cfa.domains import rooted, unrooted
 from quantisp.cfa.noise import CAMERAS, NoiseModel, camera_noise
 
-__all__ = ["DOMAINS", "examples", "shown", "validation_input"]
-
-DOMAINS = ("srgb", "linear")
+__all__ = ["examples", "shown", "validation_input"]
 
 # XYZ to the camera's R, G, B.
 CAMERA_MATRICES = np.array(
@@ -65,7 +64,7 @@ def examples(
     """What a network gets, and what its output should be when it is :func:`shown`.
 
     Args:
-        domain: one of ``DOMAINS``.
+        domain: one of :data:`quantisp.cfa.domains.DOMAINS`.
         rgb: patches in [0, 1].
         pattern: the CFA at pixel (0, 0) of each.
         seed, step: they choose the cameras and the noise; equal values give equal ones.
@@ -90,12 +89,14 @@ def examples(
         )
         for one, sensor in zip(light, sensors, strict=True)
     ]
-    return torch.cat(given), tone_mapped(light.clamp_max(1.0))
+    return _seen(domain, torch.cat(given)), tone_mapped(light.clamp_max(1.0))
 
 
 def shown(domain: str, restored: Float[Tensor, "n 3 h w"]) -> Float[Tensor, "n 3 h w"]:
     """A network's output as it is compared: coded by sRGB's curve."""
-    return restored if domain == "srgb" else tone_mapped(restored)
+    if domain == "srgb":
+        return restored
+    return tone_mapped(unrooted(restored) if domain == "root" else restored)
 
 
 def validation_input(
@@ -103,11 +104,11 @@ def validation_input(
 ) -> Float[Tensor, "1 1 h w"]:
     """What a network gets of the ``number``-th picture to validate on.
 
-    Linear ones are exposed as they are, by a balanced sensor at ISO 100, 800 and 6400 in turn.
+    Those of light are exposed as they are, by a balanced sensor at ISO 100, 800 and 6400 in turn.
     """
     if domain == "srgb":
         return mosaic(rgb, pattern)
-    return captured_mosaic(
+    given = captured_mosaic(
         linear_light(rgb),
         pattern,
         noise=camera_noise(VALIDATION_ISO[number % len(VALIDATION_ISO)]),
@@ -116,6 +117,11 @@ def validation_input(
         black=BLACK,
         generator=torch.Generator(rgb.device).manual_seed(number),
     )
+    return _seen(domain, given)
+
+
+def _seen(domain: str, samples: Float[Tensor, "n 1 h w"]) -> Float[Tensor, "n 1 h w"]:
+    return rooted(samples) if domain == "root" else samples
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

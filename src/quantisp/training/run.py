@@ -83,7 +83,7 @@ def validation_psnr_db(
         pictures: in [0, 1].
         pattern: the CFA at pixel (0, 0) of each.
         device: of the model.
-        domain: of its mosaics; ``linear`` ones are noisy, and its output is coded by sRGB's curve.
+        domain: of its mosaics; those of light are noisy, and compared through sRGB's curve.
     """
     mean = 0.0
     for number, picture in enumerate(pictures):

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 
 import torch
 
+from quantisp.cfa.domains import DOMAINS
 from quantisp.errors import SettingError
-from quantisp.training.domains import DOMAINS
 from quantisp.training.optimizers import OPTIMIZERS
 from quantisp.training.precision import resolve_precision
 
@@ -28,7 +28,8 @@ class TrainSettings:
 
     Args:
         seed: of the patches, of their augmentation and of noise.
-        domain: of the mosaics: ``srgb``, coded and clean, or ``linear``, as sensors give them.
+        domain: of the mosaics: ``srgb``, coded and clean; ``linear``, as sensors give them; or
+            ``root``, the square root of those.
         steps: batches in all, or None.
         time_limit_s: seconds in all, over every resumption, or None. The schedule follows the
             clock then, so only a run by steps is repeatable to the last bit.
