@@ -54,7 +54,7 @@ def demosaic_files(
     sources: Sequence[str | Path],
     out: Path,
     *,
-    model: str | Path | nn.Module = "dephasenet-lite",
+    model: str | Path | nn.Module = "auto",
     weights: str | Path | None = None,
     options: RawOptions | None = None,
     settings: DemosaicSettings | None = None,
@@ -70,7 +70,8 @@ def demosaic_files(
     Args:
         sources: raw files, folders or globs.
         out: the folder to write into, made if need be.
-        model, weights: as for :func:`quantisp.load_model`.
+        model, weights: as for :func:`quantisp.load_model`; ``auto`` is the packaged network for a
+            capture's CFA, and of several one that was trained on captures' light.
         options: what the raw files do not say.
         settings: what becomes of them; None is a 16-bit PNG in sRGB.
         device: ``auto``, ``cpu``, ``cuda`` and so on.
@@ -214,7 +215,7 @@ def _make(
         source=job.source,
         path=job.path,
         kept=False,
-        model=networks.name,
+        model=networks.name(job.pattern),
         pixels=job.pixels,
         seconds=time.monotonic() - start,
         white_balance=job.white_balance,

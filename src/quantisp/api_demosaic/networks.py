@@ -26,6 +26,7 @@ from quantisp.models import (
     classical_methods,
     fitting_models,
     model_sha256,
+    packaged_models,
 )
 from quantisp.quantization import (
     Plan,
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 
 # Fitted to a few CFAs, each of which may begin in any phase.
 LINEAR = "linear"
+# The packaged network for each capture's CFA.
+AUTO = "auto"
 # Responses that differ by less are the same for the eye.
 LIKE = 0.02
 
@@ -56,7 +59,8 @@ class Networks:
     """The model, found, quantized and checked as it is needed.
 
     Args:
-        model, weights: as for :func:`quantisp.load_model`.
+        model, weights: as for :func:`quantisp.load_model`; ``auto`` is the packaged network for
+            each CFA, and of several one that was trained on captures' light.
         settings: of the run.
         device: where it runs.
 
@@ -72,14 +76,18 @@ class Networks:
         device: torch.device,
     ) -> None:
         self.model, self.weights, self.settings, self.device = model, weights, settings, device
+        if model == AUTO and weights is not None:
+            raise ModelError(
+                f"expected package.module:factory beside --weights {weights}, found none: give "
+                "--model"
+            )
         self._one = None if self._takes_any() else find_model(model, weights)
         self._found: dict[CFAPattern, _Found] = {}
         self._ready: dict[CFAPattern, tuple[ReadyNetwork, ReadyNetwork | None]] = {}
 
-    @property
-    def name(self) -> str:
-        """Of the model, for people."""
-        return str(self.model) if self._one is None else self._one.name
+    def name(self, pattern: CFAPattern) -> str:
+        """Of the model for a CFA, for people."""
+        return self._find(pattern).loaded.name if self.model == AUTO else self._said
 
     def check(self, pattern: CFAPattern) -> None:
         """Find out whether the model takes a CFA.
@@ -107,8 +115,12 @@ class Networks:
             self._ready[pattern] = self._prepare(self._find(pattern))
         return self._ready[pattern]
 
+    @property
+    def _said(self) -> str:
+        return str(self.model) if self._one is None else self._one.name
+
     def _takes_any(self) -> bool:
-        return isinstance(self.model, str) and self.model in classical_methods()
+        return isinstance(self.model, str) and self.model in (AUTO, *classical_methods())
 
     def _find(self, pattern: CFAPattern) -> _Found:
         if pattern not in self._found:
@@ -118,15 +130,20 @@ class Networks:
     def _find_anew(self, pattern: CFAPattern) -> _Found:
         if self.model == LINEAR:
             return self._find_linear(pattern)
+        if self.model == AUTO:
+            return self._fitted(pattern, find_model(packaged_network(pattern)))
         if self._one is None:
             return _Found(
                 loaded=find_model(self.model, self.weights, pattern=pattern), shift=(0, 0)
             )
-        made_for = self._one.pattern
+        return self._fitted(pattern, self._one)
+
+    def _fitted(self, pattern: CFAPattern, found: LoadedModel) -> _Found:
+        made_for = found.pattern
         shift = None if made_for is None else alignment(pattern, made_for.tile)
         if made_for is None or shift is None:
-            check_pattern(self._one, pattern)
-            raise ModelError(f"expected a model that names its CFA, {self.name} names none")
+            check_pattern(found, pattern)
+            raise ModelError(f"expected a model that names its CFA, {found.name} names none")
         for letter in pattern.letters:
             pairs = zip(pattern.response(letter), made_for.response(letter), strict=True)
             if max(abs(one - other) for one, other in pairs) > LIKE:
@@ -136,9 +153,9 @@ class Networks:
                     "for: saturated colours come out a little off",
                     letter,
                     collects,
-                    self.name,
+                    found.name,
                 )
-        return _Found(loaded=self._one, shift=shift)
+        return _Found(loaded=found, shift=shift)
 
     def _find_linear(self, pattern: CFAPattern) -> _Found:
         tall, wide = pattern.period
@@ -172,6 +189,30 @@ class Networks:
         if plan is None:
             return at_work(loaded.model), None
         return at_work(_quantized(loaded, plan)), at_work(loaded.model)
+
+
+def packaged_network(pattern: CFAPattern) -> str:
+    """The packaged network for a CFA in any phase; one of captures' light before one of sRGB.
+
+    Raises:
+        ModelError: there is none; the methods and models that fit are said.
+    """
+    tall, wide = pattern.period
+    for rows, columns in itertools.product(range(tall), range(wide)):
+        phase = CFAPattern(tile=pattern.crop(top=-rows, left=-columns).tile).recognised()
+        fitting = [name for name in fitting_models(phase) if name in packaged_models()]
+        found = [find_model(name) for name in fitting if not name.startswith(f"{LINEAR}-")]
+        if found:
+            return min(found, key=lambda one: (_trained_on_srgb(one), one.name)).name
+    said = ", ".join(fitting_models(pattern))
+    raise ModelError(
+        f"expected a CFA that a network is packaged for, found {pattern}: pass --model, one of "
+        f"{said}, or train one with `quantisp train --cfa {pattern}`"
+    )
+
+
+def _trained_on_srgb(found: LoadedModel) -> bool:
+    return found.provenance is None or found.provenance.domain == "srgb"
 
 
 def _quantized(loaded: LoadedModel, plan: Plan) -> QuantizedModel:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
-from quantisp.cli.options import DeviceOption, JsonOption, ModelOption, WeightsOption
+from quantisp.cli.options import DeviceOption, JsonOption, WeightsOption
 from quantisp.cli.progress import ProgressDisplay, console
 from quantisp.cli.raw_options import (
     BlackOption,
@@ -38,7 +38,13 @@ def demosaic_command(
         list[str], typer.Argument(metavar="RAW...", help="Raw files, folders or globs.")
     ],
     out: Annotated[Path, typer.Option(help="Folder to write into.")],
-    model: ModelOption = "dephasenet-lite",
+    model: Annotated[
+        str,
+        typer.Option(
+            help="As for `quantisp study`; auto is the packaged network for a capture's CFA, of "
+            "several one that was trained on captures' light."
+        ),
+    ] = "auto",
     weights: WeightsOption = None,
     white_balance: Annotated[
         str | None,
@@ -179,7 +185,8 @@ def _plan(bits: int | None, method: str | None, granularity: str | None) -> Plan
 
 
 def _table(made: tuple[DemosaicedFile, ...], bits: int | None) -> Table:
-    table = Table(title=f"{made[0].model}" + ("" if bits is None else f", weights of {bits} bits"))
+    models = ", ".join(dict.fromkeys(file.model for file in made))
+    table = Table(title=models + ("" if bits is None else f", weights of {bits} bits"))
     table.add_column("raw file", overflow="fold")
     table.add_column("written", overflow="fold")
     table.add_column("Mpx", justify="right")
