@@ -40,6 +40,8 @@ def photos(tmp_path: Path) -> Path:
         (["--white", "1,2"], "three numbers like 0.25,0.5,0.25"),
         (["--cfa", "bayer", "--white", "1,0,0"], "a CFA with W beside --white, found bayer"),
         (["--optimizer", "sgd"], "an optimizer of muon, adamw"),
+        (["--domain", "log"], "a domain of srgb, linear, root"),
+        (["--domain", "root", "--weight-bits", "8"], "mosaics in sRGB to fine-tune in integers"),
         (["--hdrplus", "raw"], "final"),
         (["--preset", "nothing"], "no preset is called 'nothing'"),
         (["--preset", "nowhere:nothing"], "cannot be imported"),

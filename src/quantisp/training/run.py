@@ -343,7 +343,8 @@ class TrainingRun:
         """
         state = read_checkpoint(self.checkpoint)
         try:
-            self._check_settings({**state["settings"], **state["of"]})
+            # Runs of before there were other domains do not name theirs.
+            self._check_settings({"domain": "srgb", **state["settings"], **state["of"]})
             self._load(state)
         except (AttributeError, KeyError, TypeError, ValueError, RuntimeError) as error:
             raise ModelError(
