@@ -10,16 +10,30 @@ from quantisp.cfa.balance import find_neutral
 from quantisp.cfa.color import balanced_pattern
 from quantisp.cfa.raw import RAW_SUFFIXES, read_raw
 from quantisp.cfa.raw.sidecar import sidecar_path
-from quantisp.data import SUFFIXES, ImageFile
+from quantisp.data import SUFFIXES, ImageFile, find_images
 from quantisp.errors import ImageError, InputError, SettingError
 from quantisp.evaluation import Capture, StudyPicture, capture_samples, samples_sha256
 from quantisp.models import LoadedModel, check_pattern
 
-__all__ = ["STUDIED_SUFFIXES", "are_captures", "survey_captures"]
+__all__ = ["are_captures", "find_pictures_or_captures", "survey_captures"]
 
-STUDIED_SUFFIXES = tuple(sorted({*SUFFIXES, *RAW_SUFFIXES}))
+EITHER = tuple(sorted({*SUFFIXES, *RAW_SUFFIXES}))
 # Of sides, as for pictures.
 LEAST_PX = 32
+
+
+def find_pictures_or_captures(sources: Sequence[str | Path]) -> tuple[ImageFile, ...]:
+    """As :func:`quantisp.data.find_images`; raw files of folders that hold no pictures, too.
+
+    Cameras leave both in one folder; its pictures are meant then.
+
+    Raises:
+        ImageError: a source does not exist or holds neither.
+    """
+    try:
+        return find_images(sources)
+    except ImageError:
+        return find_images(sources, suffixes=EITHER)
 
 
 def are_captures(files: Sequence[ImageFile]) -> bool:

@@ -10,10 +10,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.api_captures import STUDIED_SUFFIXES, are_captures, survey_captures
+from quantisp.api_captures import are_captures, find_pictures_or_captures, survey_captures
 from quantisp.data import (
     SAMPLE,
-    SUFFIXES,
     CalibrationCrops,
     ImageFile,
     find_images,
@@ -124,8 +123,8 @@ def find_material(
     """
     inputs, targets = pairs
     if inputs is None and targets is None:
-        suffixes = STUDIED_SUFFIXES if captures else SUFFIXES
-        files = find_images(listed(SAMPLE if images is None else images), suffixes=suffixes)
+        sources = listed(SAMPLE if images is None else images)
+        files = find_pictures_or_captures(sources) if captures else find_images(sources)
         if captures and are_captures(files):
             return _of_captures(files, found, degradation, on_read)
         chosen = find_degradation(found, degradation)

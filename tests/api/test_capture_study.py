@@ -124,6 +124,15 @@ def test_another_phase_loses_a_few_rows_and_is_never_taken_for_the_networks(tmp_
     assert mosaic(rgb, KODAK_CFA).shape == samples.shape
 
 
+def test_pictures_beside_raw_files_are_what_a_folder_stands_for(captures: Path, tmp_path: Path):
+    photos = write_pictures(tmp_path / "photos", count=1, px=48)
+    (photos / "one.dng").write_bytes((captures / "picture0.dng").read_bytes())
+    result = study(tiny_net(), photos, weight_bits=[4], granularities=["channel"])
+    assert result.has_truth
+    assert set(result.float.images) == {"picture0"}
+    assert not study(tiny_net(), photos / "one.dng", weight_bits=[4]).has_truth
+
+
 def test_mistakes_are_said(captures: Path, tmp_path: Path):
     photos = write_pictures(tmp_path / "photos", count=1, px=48)
     with pytest.raises(SettingError, match="pictures or raw files in --images, found both"):
