@@ -30,7 +30,10 @@ def export_command(
     out: Annotated[Path, typer.Option(help="Folder to write; an earlier export is replaced.")],
     file_format: Annotated[
         str,
-        typer.Option("--format", help="onnx (opset 21), qonnx (true widths), vectors (npy, hex)."),
+        typer.Option(
+            "--format",
+            help="c (a C99 program), onnx (opset 21), qonnx (true widths), vectors (npy, hex).",
+        ),
     ],
     image: Annotated[
         str | None,

@@ -6,7 +6,8 @@ from functools import cache
 
 import torch
 from activation_kit import Chain, Everything, noise, tiny_dephasenet
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
 
 from quantisp.quantization import (
     ActivationSettings,
@@ -19,7 +20,33 @@ from quantisp.quantization import (
 from quantisp.quantization.export import ExportRequest, Sample
 from quantisp.quantization.integer import Accumulator, IntegerNetwork, integer_network
 
-NETWORKS = {"everything": Everything, "dephasenet": tiny_dephasenet, "chain": Chain}
+
+class Rest(nn.Module):
+    """What ``Everything`` leaves out: strides, dilation, other padding, sizes of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.strided = nn.Conv2d(1, 6, (3, 5), stride=2, padding=(1, 2))
+        self.depthwise = nn.Conv2d(6, 6, 3, padding=2, dilation=2, groups=6)
+        self.circular = nn.Conv2d(6, 6, 3, padding=1, padding_mode="circular", groups=2)
+        self.replicated = nn.Conv2d(6, 6, 3, padding=1, padding_mode="replicate", dilation=1)
+        self.even = nn.Conv2d(6, 6, (2, 4), padding="same")
+        self.transposed = nn.ConvTranspose2d(
+            6, 4, 3, stride=2, padding=1, output_padding=1, groups=2
+        )
+        self.dilated = nn.ConvTranspose2d(4, 4, 3, padding=2, dilation=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = torch.tanh(self.depthwise(self.strided(x)))
+        y = functional.relu(self.even(self.replicated(self.circular(y) - y)))
+        z = self.dilated(self.transposed(y))
+        joined = torch.cat([z, x], 1) * torch.cat([x, torch.sigmoid(z)], 1)
+        tall = torch.cat([joined, joined * 0.5], 2)
+        height, width = x.shape[2] // 2, x.shape[3] // 3
+        return functional.pixel_shuffle(tall[:, 1:, height:-height, width:], 2)
+
+
+NETWORKS = {"everything": Everything, "dephasenet": tiny_dephasenet, "chain": Chain, "rest": Rest}
 
 
 @cache

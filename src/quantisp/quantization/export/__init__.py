@@ -40,6 +40,7 @@ SCHEMA = 1
 # To add a format: one file or package beside this one, and one line here.
 WRITERS: Mapping[str, str] = MappingProxyType(
     {
+        "c": "c:write_c",
         "onnx": "onnx:write_onnx",
         "qonnx": "onnx:write_qonnx",
         "vectors": "vectors:write_vectors",

@@ -1,0 +1,7 @@
+/* A product of codes. */
+static inline void @ID@(const @A@ *restrict a, const @B@ *restrict b, @OUT@ *restrict out, size_t count,
+                        int@BITS@_t multiplier, uint@BITS@_t shift, int@BITS@_t low, int@BITS@_t high)
+{
+    for (size_t i = 0; i < count; i++)
+        out[i] = (@OUT@)limited@BITS@(rescaled@BITS@((int@BITS@_t)a[i] * b[i] * multiplier, shift), low, high);
+}
