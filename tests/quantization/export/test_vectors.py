@@ -13,9 +13,17 @@ from export_kit import integers, request
 from quantisp.errors import RunError
 from quantisp.quantization.export import MARKER, write_export
 from quantisp.quantization.export.vectors import MANIFEST
+from quantisp.quantization.export.vectors.corners import corner_cases
 from quantisp.quantization.export.vectors.files import read_tensor, write_tensor
 from quantisp.quantization.export.vectors.verification import verify_vectors
-from quantisp.quantization.integer import run_specification
+from quantisp.quantization.graph.execution import apply_weight
+from quantisp.quantization.integer import (
+    Accumulator,
+    IntegerExecutor,
+    IntegerNetwork,
+    run_specification,
+    worst_accumulators,
+)
 
 
 def quiet(stage: str, done: int, total: int) -> None:
@@ -116,3 +124,74 @@ def test_the_specification_alone_finds_a_difference_too(
     manifest.write_text(json.dumps(document))
     with pytest.raises(RunError, match="by the specification, found"):
         verify_vectors(manifest, network, quiet)
+
+
+def corners_of(folder: Path, name: str):
+    """The corner cases of a node: its manifest's entry, the inputs' codes, the output's."""
+    document = json.loads((folder / MANIFEST).read_text())
+    entry = next(entry for entry in document["nodes"] if entry["name"] == name)["corners"]
+    inputs = [read_tensor(folder, given) for given in entry["inputs"]]
+    return entry["cases"], inputs, read_tensor(folder, entry["output"])
+
+
+def sums_of(network: IntegerNetwork, name: str, x: torch.Tensor) -> torch.Tensor:
+    node, own = network.graph.node(name), network.integers[name]
+    sums = apply_weight(node.operation, x.double(), own.weights.codes.double(), None)
+    return (sums + own.weights.bias.double().view(-1, 1, 1)).long()
+
+
+@pytest.mark.reference
+def test_corner_cases_reach_the_worst_sums(tmp_path: Path):
+    network = integers("rest")
+    write_export("vectors", request(network, 1, 8, 12), tmp_path / "v")
+    for worst in worst_accumulators(network):
+        cases, (x,), _ = corners_of(tmp_path / "v", worst.node)
+        given = network.integers[network.graph.node(worst.node).inputs[0]].codes
+        assert given.low <= int(x.min()) <= int(x.max()) <= given.high
+        if given.low <= 0:
+            sums = sums_of(network, worst.node, x)
+            assert (int(sums.min()), int(sums.max())) == (worst.least, worst.greatest)
+        assert sum("greatest sum" in case for case in cases) >= 3
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("tie_rule", ["half_up", "half_even"])
+def test_corner_cases_have_ties_where_there_are_some(tmp_path: Path, tie_rule: str):
+    network = integers("dephasenet", 8, 8, tie_rule, True)
+    write_export("vectors", request(network, 1, 8, 8), tmp_path / "v")
+    cases, (x,), y = corners_of(tmp_path / "v", "conv2d")
+    rescale, sums = network.integers["conv2d"].rescale, sums_of(network, "conv2d", x)
+    ties = [
+        (k, int(case.split(":")[0].split()[-1]), int(case.split()[-1]))
+        for k, case in enumerate(cases)
+        if ": tie" in case
+    ]
+    assert ties
+    for k, channel, total in ties:
+        assert total in sums[k, channel].flatten().tolist()
+        multiplier = int(rescale.multiplier[0].expand(y.shape[1])[channel])
+        shift = int(rescale.shift.expand(y.shape[1])[channel])
+        assert total * multiplier % (1 << shift) == 1 << (shift - 1)
+
+
+def test_corner_cases_overflow_by_one_where_that_is_no_error(tmp_path: Path):
+    for overflow in ("wrap", "error"):
+        narrow = Accumulator(bits=16, overflow=overflow)
+        network = integers("everything").with_accumulator(narrow)
+        found = {
+            case.split(", ")[0].split(": ")[-1]
+            for node, *_ in network.layers()
+            for case in corner_cases(network, node).cases
+        }
+        assert any(case.startswith("overflow by one") for case in found) == (overflow == "wrap")
+    free = corner_cases(integers("everything"), network.graph.node("conv2d"))
+    assert not any("accumulator" in case for case in free.cases)
+
+
+def test_tables_are_enumerated(tmp_path: Path):
+    network = integers("everything")
+    node, own = next((n, o) for n, o in network if o.table is not None)
+    (codes,) = corner_cases(network, node).inputs
+    assert codes.numel() == len(own.table)
+    executor = IntegerExecutor(network)
+    assert executor.run_node(node.name, [codes], (1, 1)).flatten().tolist() == own.table.tolist()

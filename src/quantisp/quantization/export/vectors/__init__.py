@@ -18,6 +18,7 @@ from typing import Any
 
 from quantisp.files import write_atomically
 from quantisp.quantization.export.request import ExportReport, ExportRequest
+from quantisp.quantization.export.vectors.corners import corner_cases
 from quantisp.quantization.export.vectors.files import write_tensor
 from quantisp.quantization.export.vectors.verification import verify_vectors
 from quantisp.quantization.graph.nodes import Mask, Node
@@ -54,6 +55,7 @@ def write_vectors(request: ExportRequest) -> ExportReport:
                 "inputs": list(node.inputs),
                 "codes": _described(own.codes),
                 "parameters": _parameters(folder, f"parameters/{label}", node, own),
+                "corners": _corners(request, f"corners/{label}", node, executor),
                 "crop": _codes(folder, f"crop/{label}", found[node.name], own.codes),
             }
         )
@@ -75,6 +77,7 @@ def write_vectors(request: ExportRequest) -> ExportReport:
         verified=checked.words(),
         facts={
             "nodes": len(entries),
+            "corner_cases": sum(len(e["corners"]["cases"]) for e in entries if e["corners"]),
             "values": checked.values,
             "values_by_the_specification": checked.by_specification,
         },
@@ -88,6 +91,26 @@ def _described(codes: Codes) -> dict[str, Any]:
 
 def _codes(folder: Path, name: str, values: Any, codes: Codes) -> dict[str, Any]:
     return write_tensor(folder, name, values, bits=codes.bits, signed=codes.signed)
+
+
+def _corners(
+    request: ExportRequest, name: str, node: Node, executor: IntegerExecutor
+) -> dict[str, Any] | None:
+    """The files of a node's corner cases, and what they are."""
+    network, folder = request.network, request.folder
+    found = corner_cases(network, node)
+    if found is None:
+        return None
+    output = executor.run_node(node.name, found.inputs, (1, 1))
+    given = [network.integers[source].codes for source in node.inputs]
+    return {
+        "inputs": [
+            _codes(folder, f"{name}.input{k}", x, codes)
+            for k, (x, codes) in enumerate(zip(found.inputs, given, strict=True))
+        ],
+        "output": _codes(folder, f"{name}.output", output, network.integers[node.name].codes),
+        "cases": list(found.cases),
+    }
 
 
 def _parameters(folder: Path, name: str, node: Node, own: NodeIntegers) -> dict[str, Any]:
