@@ -105,7 +105,7 @@ class _Output:
 
 def _layer(
     network: IntegerNetwork, node: Node, weights: Weights, rescale: Rescale, given: Codes
-) -> Corners:
+) -> Corners | None:
     generator = torch.Generator().manual_seed(0)
     own = network.integers[node.name]
     shape = _least_shape(node, weights)
@@ -117,9 +117,10 @@ def _layer(
         pictures.append(ends[torch.randint(0, 2, shape, generator=generator)])
         cases.append("ends at random")
     down, up = channel_bounds(node, weights.codes, given.low, given.high)
-    widest = (up - down).argsort(descending=True)[:MOST_CHANNELS]
+    widest: list[int] = (up - down).argsort(descending=True)[:MOST_CHANNELS].tolist()
+    extreme = (int((up + weights.bias).argmax()), int((down + weights.bias).argmin()))
     position = _position(node, weights, shape)
-    for channel in sorted(widest.tolist()):
+    for channel in sorted({*widest, *extreme}):
         output = _output(node, weights, given, shape, (channel, position))
         for sign, name in ((1, "greatest"), (-1, "least")):
             pictures.append(output.extreme(sign))
@@ -209,8 +210,8 @@ def _without_errors(
     weights: Weights,
     pictures: list[Tensor],
     cases: list[str],
-) -> Corners:
-    """Without the cases whose sums are an error in this network."""
+) -> Corners | None:
+    """Without the cases whose sums are an error in this network; None if that leaves none."""
     x = torch.cat([picture.to(torch.int64) for picture in pictures])
     accumulator = network.accumulator
     if accumulator is not None and accumulator.overflow == "error":
@@ -219,9 +220,10 @@ def _without_errors(
         sums += weights.bias.double().reshape(-1 if linear else (-1, 1, 1))
         flat = sums.flatten(1)
         kept = (flat.amin(dim=1) >= accumulator.least) & (flat.amax(dim=1) <= accumulator.greatest)
-        if bool(kept.any()):
-            x = x[kept]
-            cases = [case for case, keep in zip(cases, kept.tolist(), strict=True) if keep]
+        if not bool(kept.any()):
+            return None
+        x = x[kept]
+        cases = [case for case, keep in zip(cases, kept.tolist(), strict=True) if keep]
     return Corners(inputs=(x,), cases=tuple(cases))
 
 
