@@ -26,7 +26,8 @@ from quantisp.cfa import mosaic
 from quantisp.data import calibration_crops, default_calibration, find_images, read_picture
 from quantisp.inference import prepare, restore
 from quantisp.quantization import capture
-from quantisp.quantization.export import ExportRequest, Sample, write_export
+from quantisp.quantization.export.c.program import Program as Exported
+from quantisp.quantization.export.c.program import program_files
 
 SETTINGS = ((8, 8, False), (8, 8, True), (10, 12, False), (16, 16, False))
 
@@ -36,9 +37,9 @@ class Program:
 
     def __init__(self, executor, x: torch.Tensor, folder: Path) -> None:
         network = executor.integers
-        sample = Sample(x=x[:, :, :32, :32].contiguous(), source="benchmark")
-        request = ExportRequest(network=network, sample=sample, name="net")
-        write_export("c", request, folder)
+        folder.mkdir()
+        for name, text in program_files(Exported(network, "net"), "").items():
+            (folder / name).write_text(text)
         library = folder / "net.so"
         flags = ["-std=c99", "-O3", "-march=native", "-shared", "-fPIC"]
         subprocess.run(["gcc", *flags, "-o", library, folder / "net.c"], check=True)

@@ -10,8 +10,10 @@ from quantisp.quantization.integer import Codes
 __all__ = ["Instances", "ctype", "filled", "short", "width_for"]
 
 TIES = {"half_up": "up from the middle", "half_even": "to the even one from the middle"}
-# Whether the rounded number was in the middle, and is odd.
-EVEN = "    rounded -= rounded & (uint@BITS@_t)((lifted & (2 * half - 1)) == half);\n"
+# One less where it was in the middle, and is odd.
+EVEN = """    const uint@BITS@_t rest = (uint@BITS@_t)lifted & ((uint@BITS@_t)half * 2 - 1);
+    rounded -= (int@BITS@_t)((uint@BITS@_t)rounded & (uint@BITS@_t)(rest == 0));
+"""
 INT32 = 1 << 31
 
 
@@ -58,7 +60,6 @@ class Instances:
             f"rescaled{bits}",
             EVEN=EVEN if self.tie_rule == "half_even" else "",
             TIES=TIES[self.tie_rule],
-            TOP=bits - 1,
             MOST=bits - 2,
             BITS=bits,
         )
