@@ -22,7 +22,7 @@ from quantisp.cfa.raw_image import linear
 from quantisp.data import SAMPLE, SUFFIXES, find_images, read_picture
 from quantisp.errors import ImageError, ModelError, PatternError, SettingError
 from quantisp.files import check_replaceable
-from quantisp.models import packaged_models
+from quantisp.models import Origin, packaged_models
 from quantisp.quantization.export import (
     MARKER,
     SIZED,
@@ -96,7 +96,7 @@ def export(
             ``.npy`` file of floats (h, w) or (c, h, w), the network's input itself; None is a
             packaged photograph.
         crop: of the mosaic or the picture; None is one of 32x32 px or so in its middle.
-        pattern: the CFA of a network whose origin names no packaged one.
+        pattern: the CFA of a network whose folder names none.
         name: of the network there; None is that of its folder.
         size: the only height and width that the export is for, of a format of
             ``quantisp.quantization.export.SIZED``; None is every one that the network runs at.
@@ -185,7 +185,9 @@ def _sample(
 def _pattern(network: IntegerNetwork, pattern: str | CFAPattern | None) -> CFAPattern | None:
     if pattern is not None:
         return parse_pattern(pattern) if isinstance(pattern, str) else pattern
-    # A file's text may name anything; only what comes with the package is loaded.
+    if "preset" in network.origin:
+        return Origin.from_texts(Path("network.json"), network.origin).pattern
+    # Of a folder of an earlier version; only what comes with the package is loaded by its name.
     model = network.origin.get("model", "")
     return find_model(model).pattern if model in packaged_models() else None
 
@@ -204,8 +206,8 @@ def _whole(
             return rgb, file.name, None
         if cfa is None:
             raise PatternError(
-                "expected a CFA to sample the picture through, the network's origin names no "
-                "packaged model: give --pattern"
+                "expected a CFA to sample the picture through, the network's folder names "
+                "none: give --pattern"
             )
         return mosaic(rgb, cfa), file.name, cfa
     raw = read_raw(file.path)

@@ -53,9 +53,8 @@ def export_command(
     pattern: Annotated[
         str | None,
         typer.Option(
-            help="CFA of a network that is not made from a packaged one: bayer, "
-            "WBWG/BWGW/WGWR/GWRW, ...",
-            show_default="the packaged model's",
+            help="CFA of a network whose folder names none: bayer, WBWG/BWGW/WGWR/GWRW, ...",
+            show_default="the folder's",
         ),
     ] = None,
     size: Annotated[
