@@ -31,7 +31,7 @@ __all__ = ["train_command"]
 DEFAULT_MINUTES = 60.0
 # Of the learning rate. A network that is rounded well has more to lose than to learn; its codes and
 # scales move at multiples of the rate.
-FROM_SCRATCH, TUNING, FLOAT_TUNING = 2e-3, 1e-5, 5e-5
+FROM_SCRATCH, TUNING, FLOAT_TUNING = 2e-3, 1e-6, 5e-5
 # Steps in which the rate rises. Fine-tuning is short, and its steps are small from the first.
 WARM_UP, TUNING_WARM_UP = 500, 20
 # Of a run that ends on squared error; one that begins near its end is all of that.

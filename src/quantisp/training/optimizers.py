@@ -10,7 +10,7 @@ from torch import Tensor, nn
 __all__ = ["OPTIMIZERS", "Optimizers"]
 
 OPTIMIZERS = ("muon", "adamw")
-# At a learning rate of 1e-5, a step moves a code of 4 bits by 1e-2, and a scale by 5e-4 of itself.
+# At a learning rate of 1e-6, a step moves a code of 4 bits by 1e-3, and a scale by 5e-5 of itself.
 CODE_RATE, SCALE_RATE = 1e3, 5e1
 CODE_BETAS = (0.9, 0.99)
 
