@@ -5,30 +5,28 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from quantisp.api import find_model
 from quantisp.api_files import holds_quantized, printable, source_revision
 from quantisp.api_fine_tuning import FineTunedRun, FineTuning, begin_fine_tuning
+from quantisp.api_training_pictures import (
+    data_named,
+    decoded_tiles,
+    find_pictures,
+    tiles_on_device,
+    validation_picture,
+)
 from quantisp.cfa import CFAPattern
 from quantisp.data import (
-    ImageFile,
     PatchCache,
-    Picture,
-    TileSet,
-    decode_tiles,
-    find_dataset,
-    find_images,
-    open_tiles,
-    read_training_picture,
     remove_tiles,
 )
-from quantisp.errors import ImageError, ModelError, SettingError
+from quantisp.errors import ModelError, SettingError
 from quantisp.inference import find_device
 from quantisp.models import (
     Origin,
@@ -43,7 +41,6 @@ from quantisp.training import (
     TrainingBoard,
     TrainProgress,
     TrainSettings,
-    Workers,
     check_run_folder,
     is_first_process,
     start_workers,
@@ -58,18 +55,6 @@ log = logging.getLogger(__name__)
 CACHE_NAME = "cache"
 TRAINED_NAME = "model.safetensors"
 DEFAULT_CFA = "rgbw-kodak"
-# Without validation pictures, every 20th picture is kept from training, and at least one.
-HELD_OUT = 20
-# Decoded pictures move to an accelerator if they take at most this share of its free memory.
-SHARE_FOR_PICTURES = 0.5
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pictures:
-    """What a run trains on, and what it is validated on."""
-
-    train: Sequence[ImageFile]
-    validation: Sequence[ImageFile]
 
 
 def train_model(
@@ -132,11 +117,11 @@ def train_model(
         _check_domain(settings.domain)
         fine_tuning.check(model, trained=init is not None or ":" in preset)
     place = find_device(device)
-    pictures = _pictures(data, validation, hdrplus)
-    held_out = [_validation_picture(file, pattern) for file in pictures.validation]
+    pictures = find_pictures(data, validation, hdrplus)
+    held_out = [validation_picture(file, pattern) for file in pictures.validation]
     workers = start_workers(place, devices=devices, nodes=nodes)
     kept = cache or out / CACHE_NAME
-    tiles = _tiles(pictures.train, kept, settings, workers, on_read)
+    tiles = decoded_tiles(pictures.train, kept, settings, workers, on_read)
     revision = source_revision()
     began = datetime.now(UTC).isoformat(timespec="seconds")
 
@@ -144,7 +129,7 @@ def train_model(
         provenance = Provenance(
             domain=settings.domain,
             command=printable(command),
-            data=printable(_data_named(data, tiles)),
+            data=printable(data_named(data, tiles)),
             date=began,
             revision=revision,
             validation_psnr_db=validated,
@@ -152,7 +137,7 @@ def train_model(
         return Origin(preset=preset, pattern=pattern, provenance=provenance)
 
     patches = PatchCache(
-        _on_device(tiles, workers.device),
+        tiles_on_device(tiles, workers.device),
         detail_power=settings.detail_power,
         exposure_jitter=settings.exposure_jitter,
         colour_jitter=settings.colour_jitter,
@@ -303,82 +288,3 @@ def _begin_with(init: str | Path, model: nn.Module, pattern: CFAPattern) -> None
             ", ".join(anew),
             pattern,
         )
-
-
-def _pictures(
-    data: Sequence[str | Path], validation: Sequence[str | Path], hdrplus: str
-) -> Pictures:
-    """The pictures to train on, and others to validate on."""
-    sets = [find_dataset(source, hdrplus=hdrplus) for source in data]
-    # A picture that two sources name is one picture.
-    files = list({f.path.resolve(): f for found in sets for f in found.train}.values())
-    held_out = list(find_images(validation)) if validation else []
-    held_out = held_out or [file for found in sets for file in found.validation]
-    if not held_out:
-        if len(files) < 2:
-            raise ImageError(
-                f"expected at least two pictures, one of them to validate on, found {len(files)}: "
-                "add some to --data, or pass --validation"
-            )
-        held_out = files[::HELD_OUT]
-        chosen = set(held_out)
-        return Pictures(train=[f for f in files if f not in chosen], validation=held_out)
-    trained = {file.path.resolve() for file in files}
-    both = [file.path for file in held_out if file.path.resolve() in trained]
-    if both:
-        raise ImageError(
-            f"expected other pictures in --validation than in --data, {both[0]} is in both: "
-            "take it out of one"
-        )
-    return Pictures(train=files, validation=held_out)
-
-
-def _validation_picture(file: ImageFile, pattern: CFAPattern) -> Tensor:
-    samples = read_training_picture(file)
-    picture = Picture(samples=samples, dropped_alpha=False).tensor()
-    height, width = picture.shape[2:]
-    if height < pattern.period[0] or width < pattern.period[1]:
-        raise ImageError(
-            f"expected pictures of at least one CFA period to validate on, {file.path} is "
-            f"{height}x{width} px: leave it out"
-        )
-    return picture
-
-
-def _tiles(
-    files: Sequence[ImageFile],
-    folder: Path,
-    settings: TrainSettings,
-    workers: Workers,
-    on_read: Callable[[int, int], None] | None,
-) -> TileSet:
-    """The decoded pictures: one process decodes, all of a machine map the same file."""
-    made = not folder.parent.exists()
-    if workers.rank == 0:
-        try:
-            decode_tiles(
-                files,
-                folder,
-                at_least_px=max(settings.patch_px, settings.last_patch_px),
-                on_read=None if on_read is None else lambda count: on_read(count, len(files)),
-            )
-        except ImageError:
-            if made:
-                folder.parent.rmdir()
-            raise
-    workers.wait()
-    return open_tiles(folder)
-
-
-def _on_device(tiles: TileSet, device: torch.device) -> TileSet:
-    if device.type != "cuda":
-        return tiles
-    free, _ = torch.cuda.mem_get_info(device)
-    if tiles.samples.numel() > SHARE_FOR_PICTURES * free:
-        log.info("the pictures are cut on the processor: %s has too little memory", device)
-        return tiles
-    return tiles.to(device)
-
-
-def _data_named(data: Sequence[str | Path], tiles: TileSet) -> str:
-    return f"{' '.join(Path(source).name for source in data)}: {len(tiles.entries)} pictures"

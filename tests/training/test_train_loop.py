@@ -19,7 +19,7 @@ from training_kit import (
 
 from quantisp.data import PatchCache
 from quantisp.errors import RunError, SettingError
-from quantisp.training import CurvePoint, TrainProgress, TrainSettings, train
+from quantisp.training import CurvePoint, TrainProgress, TrainSettings, progress, train
 from quantisp.training import run as state_of_run
 from quantisp.training.optimizers import Optimizers
 
@@ -131,7 +131,7 @@ def test_a_time_limit_ends_the_run(tmp_path: Path) -> None:
 def test_the_best_networks_are_handed_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     # Two pictures a validation.
     scripted = iter([10.0, 10.0, 12.0, 12.0, 11.0, 11.0, 12.0, 12.0, 11.0, 14.0])
-    monkeypatch.setattr(state_of_run, "psnr_db", lambda _mse: next(scripted))
+    monkeypatch.setattr(progress, "psnr_db", lambda _mse: next(scripted))
     better: list[CurvePoint] = []
     weights: dict[int, dict[str, Tensor]] = {}
 

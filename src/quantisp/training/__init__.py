@@ -4,8 +4,9 @@ from quantisp.training.board import TrainingBoard
 from quantisp.training.checkpoints import START_NAME, check_run_folder
 from quantisp.training.loop import train
 from quantisp.training.losses import frequency_loss
+from quantisp.training.progress import CurvePoint, TrainProgress, validation_psnr_db
 from quantisp.training.record import RECORD_NAME, write_record
-from quantisp.training.run import CurvePoint, TrainingRun, TrainProgress, validation_psnr_db
+from quantisp.training.run import TrainingRun
 from quantisp.training.settings import TrainSettings
 from quantisp.training.workers import Workers, is_first_process, start_workers
 

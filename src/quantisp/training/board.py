@@ -6,7 +6,7 @@ from pathlib import Path
 from types import TracebackType
 
 from quantisp.files import cannot_write
-from quantisp.training.run import TrainProgress
+from quantisp.training.progress import TrainProgress
 
 __all__ = ["TrainingBoard"]
 

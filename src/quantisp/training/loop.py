@@ -18,7 +18,8 @@ from quantisp.inference import keep_freed_memory
 from quantisp.training.checkpoints import CHECKPOINT_NAME
 from quantisp.training.guard import CHECK_EVERY
 from quantisp.training.precision import keep_in_float32
-from quantisp.training.run import CurvePoint, TrainingRun, TrainProgress
+from quantisp.training.progress import CurvePoint, TrainProgress
+from quantisp.training.run import TrainingRun
 from quantisp.training.settings import TrainSettings
 from quantisp.training.workers import Workers
 

@@ -12,7 +12,7 @@ import torch
 
 from quantisp.data import ImageFile, Picture, TileSet, read_training_picture
 from quantisp.files import write_atomically
-from quantisp.training.run import CurvePoint
+from quantisp.training.progress import CurvePoint
 from quantisp.training.settings import TrainSettings
 
 __all__ = ["RECORD_NAME", "write_record"]

@@ -6,7 +6,7 @@ import copy
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,17 @@ from torch.nn import functional
 from quantisp.cfa import CFAPattern
 from quantisp.data import PatchCache
 from quantisp.errors import ModelError, RunError
-from quantisp.metrics import mean_squared_error, psnr_db, rounded_to_8_bits
 from quantisp.training.checkpoints import read_checkpoint, write_checkpoint
-from quantisp.training.domains import examples, shown, validation_input
+from quantisp.training.domains import examples, shown
 from quantisp.training.guard import LossGuard
 from quantisp.training.losses import frequency_loss
 from quantisp.training.optimizers import Optimizers
 from quantisp.training.precision import autocast_context, resolve_precision
+from quantisp.training.progress import CurvePoint, TrainProgress, validation_psnr_db
 from quantisp.training.settings import TrainSettings
 from quantisp.training.workers import Workers
 
-__all__ = ["CurvePoint", "TrainProgress", "TrainingRun", "validation_psnr_db"]
+__all__ = ["TrainingRun"]
 
 log = logging.getLogger(__name__)
 
@@ -36,62 +36,11 @@ log = logging.getLogger(__name__)
 # gradients keep the optimizers' running moments valid when the loss changes.
 SQUARED_ERROR_WEIGHT = 64.0
 LEAST_LEARNING_RATE = 0.01
-# A picture that is restored exactly must not make the mean infinite.
-PSNR_CAP_DB = 100.0
 # After a loss that went astray, the run goes on with this share of the learning rate.
 CALMER = 0.7
 MAX_RETURNS = 10
 # Each return takes its patches from another stream.
 STREAM_STEPS = 2**40
-
-
-@dataclass(frozen=True, kw_only=True)
-class CurvePoint:
-    """One validation: the mean PSNR of the averaged weights on the validation pictures."""
-
-    step: int
-    elapsed_s: float
-    loss: float
-    psnr_db: float
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainProgress:
-    """Where a run is. ``share`` is 0 at the beginning and 1 at the end."""
-
-    step: int
-    share: float
-    elapsed_s: float
-    loss: float
-    learning_rate: float
-    patches_per_s: float
-    curve: tuple[CurvePoint, ...]
-
-
-@torch.inference_mode()
-def validation_psnr_db(
-    model: nn.Module,
-    pictures: Sequence[Float[Tensor, "1 3 _ _"]],
-    pattern: CFAPattern,
-    device: torch.device,
-    domain: str = "srgb",
-) -> float:
-    """The mean PSNR of a network's output, rounded to 8 bits, by which weights are chosen.
-
-    Args:
-        model: in evaluation mode, on ``device``.
-        pictures: in [0, 1].
-        pattern: the CFA at pixel (0, 0) of each.
-        device: of the model.
-        domain: of its mosaics; those of light are noisy, and compared through sRGB's curve.
-    """
-    mean = 0.0
-    for number, picture in enumerate(pictures):
-        rgb = picture.to(device)
-        restored = shown(domain, model(validation_input(domain, rgb, pattern, number)))
-        mse = mean_squared_error(rounded_to_8_bits(restored), rgb)
-        mean += min(psnr_db(mse), PSNR_CAP_DB) / len(pictures)
-    return mean
 
 
 class TrainingRun:

@@ -18,15 +18,21 @@ from torch import Tensor, nn
 
 from quantisp.errors import ModelError, RunError
 from quantisp.quantization.activations.rescaling import MULTIPLIER_BITS
-from quantisp.quantization.activations.tensors import round_in_place
 from quantisp.quantization.graph import pad_inside
-from quantisp.quantization.graph.execution import Picture, apply_move, check_size
-from quantisp.quantization.graph.nodes import Input, Multiply, Node
+from quantisp.quantization.graph.execution import Picture, check_size
+from quantisp.quantization.graph.nodes import Input, Node
 from quantisp.quantization.integer import kernels
 from quantisp.quantization.integer.bounds import LayerAccumulator, seen_bits, worst_accumulators
+from quantisp.quantization.integer.elements import (
+    by_element,
+    code_dtype,
+    encoded,
+    laid_out,
+    last_axis,
+    moved,
+)
 from quantisp.quantization.integer.fused import fused_layer
 from quantisp.quantization.integer.network import (
-    Codes,
     IntegerNetwork,
     NodeIntegers,
     channel_axis,
@@ -161,7 +167,7 @@ class IntegerExecutor(nn.Module):
         """
         node, own = self.integers.graph.node(name), self.integers.integers[name]
         given = [
-            _laid_out(x.to(_dtype(self.integers.integers[source].codes)))
+            laid_out(x.to(code_dtype(self.integers.integers[source].codes)))
             for x, source in zip(inputs, node.inputs, strict=True)
         ]
         return self._computed(node, own, given, picture).to(torch.int32)
@@ -183,13 +189,13 @@ class IntegerExecutor(nn.Module):
         self, node: Node, own: NodeIntegers, inputs: list[Tensor], size: Picture
     ) -> Tensor:
         if isinstance(node.operation, Input):
-            return _encoded(inputs[0], own.codes, even=self._even)
+            return encoded(inputs[0], own.codes, even=self._even)
         if node.moves:
-            return _moved(node, own.codes, inputs, size)
+            return moved(node, own.codes, inputs, size)
         if node.name in self.products:
             return self._layer(node, own, inputs[0])
-        out = torch.empty_like(inputs[0], dtype=_dtype(own.codes))
-        _by_element(
+        out = torch.empty_like(inputs[0], dtype=code_dtype(own.codes))
+        by_element(
             own, self._tables.get(node.name), inputs, out, self._lowest(node), node, self._even
         )
         return out
@@ -203,11 +209,11 @@ class IntegerExecutor(nn.Module):
 
     def _layer(self, node: Node, own: NodeIntegers, x: Tensor) -> Tensor:
         if node.name in self.fused:
-            return _laid_out(self.fused[node.name](x))
+            return laid_out(self.fused[node.name](x))
         # Channels come last in both, but a picture's axes are named in another order.
         swap = channel_axis(node) == -3
-        parts = [_last(part, swap).contiguous() for part in self.products[node.name].run(x)]
-        out = torch.empty(parts[0].shape, dtype=_dtype(own.codes))
+        parts = [last_axis(part, swap).contiguous() for part in self.products[node.name].run(x)]
+        out = torch.empty(parts[0].shape, dtype=code_dtype(own.codes))
         rows = tuple(part.reshape(-1, part.shape[-1]).numpy() for part in parts)
         target = out.reshape(-1, out.shape[-1]).numpy()
         rescaling = self._rescaling[node.name]
@@ -230,7 +236,7 @@ class IntegerExecutor(nn.Module):
                 f"expected sums of {accumulator.bits} bits in layer {node.layer!r}, {outside} of "
                 f"{out.numel()} are larger: let them wrap or clamp, or plan fewer bits"
             )
-        return out.permute(0, 3, 1, 2) if swap else _laid_out(out)
+        return out.permute(0, 3, 1, 2) if swap else laid_out(out)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -281,83 +287,3 @@ class _Rescaling:
         weighing = np.array(product.weighing, dtype=np.int64)
         arguments = (weighing, *(a.contiguous().numpy() for a in arrays))
         return cls(arguments=arguments, limits=limits)
-
-
-def _encoded(x: Tensor, codes: Codes, *, even: int) -> Tensor:
-    """The network's input on its grid, in float64: its quotients are exact there."""
-    if bool(torch.isnan(x).any()):
-        raise RunError("expected numbers as the network's input, found NaN: check the picture")
-    quotients = x.double().mul_(float(codes.qmax))
-    rounded = round_in_place(quotients, "half_even" if even else "half_up")
-    return _laid_out(rounded.clamp_(codes.low, codes.high).to(_dtype(codes)))
-
-
-def _moved(node: Node, codes: Codes, inputs: list[Tensor], size: Picture) -> Tensor:
-    dtype = _dtype(codes)
-    try:
-        moved = apply_move(node.operation, [x.to(dtype) for x in inputs], size)
-    except RuntimeError as error:
-        raise ModelError(
-            f"expected a size that {node.name!r} at {node.where} can work on, found an input of "
-            f"{size[0]}x{size[1]} px: pad it to whole folds ({str(error).splitlines()[0][:120]})"
-        ) from error
-    return _laid_out(moved)
-
-
-def _by_element(
-    own: NodeIntegers,
-    table: Any,
-    inputs: list[Tensor],
-    out: Tensor,
-    lowest: int,
-    node: Node,
-    even: int,
-) -> None:
-    """Sums, products, tables and changes of scale, code by code in the memory's own order."""
-    target = _flat(out)
-    given = [_flat(x) for x in inputs]
-    if table is not None:
-        kernels.in_parts(
-            len(target), lambda p: kernels.look_up(given[0][p], table, lowest, target[p])
-        )
-        return
-    if own.rescale is None:
-        raise ModelError(f"expected multipliers and shifts of node {node.name!r}, found none")
-    multipliers = own.rescale.multiplier[:, 0].tolist()
-    ends = (int(own.rescale.shift[0]), even, own.codes.low, own.codes.high)
-    if isinstance(node.operation, Multiply):
-        kernels.in_parts(
-            len(target),
-            lambda p: kernels.multiply(given[0][p], given[1][p], *multipliers, *ends, target[p]),
-        )
-        return
-    # A change of scale is a sum with nothing.
-    if len(given) == 1:
-        given, multipliers = [given[0], given[0]], [multipliers[0], 0]
-    kernels.in_parts(
-        len(target), lambda p: kernels.add(given[0][p], given[1][p], *multipliers, *ends, target[p])
-    )
-
-
-def _dtype(codes: Codes) -> torch.dtype:
-    low, high = min(codes.low, 0), max(codes.high, 0)
-    for dtype in (torch.uint8, torch.int8, torch.int16):
-        held = torch.iinfo(dtype)
-        if held.min <= low and high <= held.max:
-            return dtype
-    return torch.int32
-
-
-def _laid_out(x: Tensor) -> Tensor:
-    """Channels last, in memory without gaps."""
-    if x.ndim != 4:
-        return x.contiguous()
-    return x.permute(0, 2, 3, 1).contiguous().permute(0, 3, 1, 2)
-
-
-def _last(x: Tensor, swap: bool) -> Tensor:
-    return x.permute(0, 2, 3, 1) if swap else x
-
-
-def _flat(x: Tensor) -> Any:
-    return (x.permute(0, 2, 3, 1) if x.ndim == 4 else x).reshape(-1).numpy()
