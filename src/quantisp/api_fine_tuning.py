@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,11 @@ from quantisp.api_files import QuantizedOrigin, load_quantized, save_quantized
 from quantisp.cfa import CFAPattern, mosaic
 from quantisp.data import PatchCache, calibration_batches
 from quantisp.errors import ModelError, SettingError
+from quantisp.files import make_folder
 from quantisp.models import Origin, model_sha256
 from quantisp.quantization import (
     FINE_TUNING,
+    IncrementalGuide,
     Plan,
     QuantizedModel,
     TrainableModel,
@@ -24,7 +27,7 @@ from quantisp.quantization import (
     needs_calibration,
     quantize,
 )
-from quantisp.training import START_NAME, CurvePoint, Workers, validation_psnr_db
+from quantisp.training import START_NAME, CurvePoint, Guide, Workers, validation_psnr_db
 
 __all__ = ["FineTunedRun", "FineTuning", "begin_fine_tuning"]
 
@@ -37,14 +40,15 @@ class FineTuning:
 
     Args:
         plan: by which it is rounded before the first step.
-        form: ``lsq`` learns the scales; ``plain`` takes the absolute maximum of each weight.
+        form: ``incremental`` rounds one layer after the other while the rest makes up for it;
+            ``lsq`` learns all codes and scales; ``plain`` takes the absolute maximum of a weight.
 
     Raises:
         SettingError: no such form.
     """
 
     plan: Plan
-    form: str = "lsq"
+    form: str = "incremental"
 
     def __post_init__(self) -> None:
         if self.form not in FINE_TUNING:
@@ -68,6 +72,18 @@ class FineTuning:
         if all(entry.weight_bits is None for entry in self.plan.resolve(model).values()):
             raise SettingError("expected a layer with weight bits in the plan, found none")
 
+    def check_machine(self, *, devices: int, nodes: int, compiled: bool) -> None:
+        """Find out whether it can be done in such processes.
+
+        Raises:
+            SettingError: the incremental form, by several of them or compiled.
+        """
+        if self.form == "incremental" and (devices > 1 or nodes > 1 or compiled):
+            raise SettingError(
+                "expected one device, and no --compile, for --qat incremental, whose network "
+                "changes on its way: leave them out, or choose --qat lsq"
+            )
+
 
 @dataclass(frozen=True, kw_only=True)
 class FineTunedRun:
@@ -80,6 +96,7 @@ class FineTunedRun:
         folded: the layer that each of its batch normalisations was folded into, by name.
         start_psnr_db: before the first step, on the validation pictures.
         path: of the best one.
+        guide: what rounds it on the way; None where it is rounded from the first step on.
     """
 
     tuning: FineTuning
@@ -88,6 +105,7 @@ class FineTunedRun:
     folded: Mapping[str, str]
     start_psnr_db: float
     path: Path
+    guide: Guide | None = None
 
     @property
     def identity(self) -> dict[str, str]:
@@ -165,17 +183,22 @@ def begin_fine_tuning(
         ModelError: what is kept is of another plan or network.
     """
     kept = path.with_name(START_NAME)
+    make_folder(path.parent)
+    incremental = tuning.form == "incremental"
     structure, digest = origin(""), model_sha256(model)
     example = patches.batch(seed=seed, step=0, size=1, patch_px=largest_px).cpu()
     folding = fold_batch_norms(model, mosaic(example, pattern))
     for name, reason in folding.left.items():
         log.info("in float: %s, for %s", name, reason)
+    inputs = None
+    if incremental or _looks_at_inputs(tuning.plan, folding.network):
+        crops = calibration_batches(patches, seed=seed, largest_px=largest_px)
+        inputs = [mosaic(x.cpu(), pattern) for x in crops]
     if workers.rank == 0 and not kept.exists():
-        inputs = None
-        if _looks_at_inputs(tuning.plan, folding.network):
-            crops = calibration_batches(patches, seed=seed, largest_px=largest_px)
-            inputs = [mosaic(x.cpu(), pattern) for x in crops]
-        rounded = quantize(folding.network, tuning.plan, inputs, seed=seed, on_layer=on_layer)
+        looking = _looks_at_inputs(tuning.plan, folding.network)
+        rounded = quantize(
+            folding.network, tuning.plan, inputs if looking else None, seed=seed, on_layer=on_layer
+        )
         made = QuantizedOrigin(origin=structure, float_sha256=digest, folded=folding.folded)
         save_quantized(kept, rounded, made)
     workers.wait()
@@ -189,10 +212,17 @@ def begin_fine_tuning(
             f"expected the network and plan of the run, {kept} was rounded from or by another: "
             "give the same settings and --init, or choose another --out"
         )
-    trainable = TrainableModel(start, tuning.form)
+    floats = folding.network if incremental else None
+    trainable = TrainableModel(start, tuning.form, floats=floats)
+    guide = None
+    if incremental:
+        teacher = copy.deepcopy(folding.network).to(workers.device).eval()
+        guide = IncrementalGuide(teacher, tuning.plan, inputs or [])
     psnr = 0.0
     if workers.rank == 0:
-        measured = trainable.to(workers.device)
+        # The incremental form begins in float: its start is what is to be beaten.
+        first = TrainableModel(start, "lsq") if incremental else trainable
+        measured = first.to(workers.device)
         psnr = validation_psnr_db(measured, validation, pattern, workers.device)
         log.info("quantized, before the first step: %.3f dB on validation", psnr)
     run = FineTunedRun(
@@ -202,9 +232,13 @@ def begin_fine_tuning(
         folded=folding.folded,
         start_psnr_db=workers.from_first(psnr),
         path=path,
+        guide=guide,
     )
     if workers.rank == 0:
-        run.keep_start(trainable.quantized(), origin(f"{psnr:.3f} (before fine-tuning)"))
+        run.keep_start(
+            start if incremental else trainable.quantized(),
+            origin(f"{psnr:.3f} (before fine-tuning)"),
+        )
     return run
 
 

@@ -116,6 +116,7 @@ def train_model(
     if fine_tuning is not None:
         _check_domain(settings.domain)
         fine_tuning.check(model, trained=init is not None or ":" in preset)
+        fine_tuning.check_machine(devices=devices, nodes=nodes, compiled=compiled)
     place = find_device(device)
     pictures = find_pictures(data, validation, hdrplus)
     held_out = [validation_picture(file, pattern) for file in pictures.validation]
@@ -178,6 +179,7 @@ def train_model(
             workers=workers,
             compiled=compiled,
             identity=tuned.identity if tuned else {},
+            guide=tuned.guide if tuned else None,
             on_progress=tell if first else None,
             on_better=keep if first else None,
         )

@@ -20,8 +20,13 @@ from quantisp.quantization import LayerPlan, Plan, QuantizedModel
 
 pytestmark = [pytest.mark.unit, pytest.mark.usefixtures("tiny_presets")]
 
-W3 = FineTuning(plan=Plan.uniform(weight_bits=3, method="gptq", granularity="channel"))
+PLAN = Plan.uniform(weight_bits=3, method="gptq", granularity="channel")
+W3 = FineTuning(plan=PLAN, form="lsq")
 TUNED = replace(SETTINGS, learning_rate=2e-3)
+IN_TURN: dict[str, Any] = {
+    "fine_tuning": FineTuning(plan=PLAN),
+    "settings": replace(SETTINGS, steps=40, learning_rate=1e-5, validate_every=100),
+}
 
 
 def write_float(path: Path, seed: int = 1) -> Path:
@@ -48,17 +53,36 @@ def state(out: Path) -> dict[str, Any]:
     return torch.load(out / "checkpoint.pt", weights_only=True)
 
 
-@pytest.fixture(scope="module")
-def straight(data: Path, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never stopped."""
-    out = tmp_path_factory.mktemp("run") / "straight"
+def never_stopped(data: Path, begun: Path | None, out: Path, **changes: Any) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(zoo, "BUILDERS", BUILDERS)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
-        train_model(**tuning(data, out, begun))
+        train_model(**tuning(data, out, begun, **changes))
         torch.set_num_threads(threads)
     return out
+
+
+@pytest.fixture(scope="module")
+def straight(data: Path, begun: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped."""
+    return never_stopped(data, begun, tmp_path_factory.mktemp("run") / "straight")
+
+
+@pytest.fixture(scope="module")
+def learned(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A float network that knows something, which a quantized one can come near."""
+    settings = replace(SETTINGS, steps=150, learning_rate=1e-2, validate_every=50)
+    out = tmp_path_factory.mktemp("run") / "learned"
+    changes = {"settings": settings, "fine_tuning": None}
+    return never_stopped(data, None, out, **changes) / "model.safetensors"
+
+
+@pytest.fixture(scope="module")
+def in_turn(data: Path, learned: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was never stopped, which rounds one layer after the other."""
+    out = tmp_path_factory.mktemp("run") / "in-turn"
+    return never_stopped(data, learned, out, **IN_TURN)
 
 
 def quantized(out: Path, name: str = "model.safetensors") -> QuantizedModel:
@@ -118,24 +142,40 @@ def killed(self, *, step, patch_px, **options):
     return batch(self, step=step, patch_px=patch_px, **options)
 
 PatchCache.batch = killed
+form, rate, steps, every = sys.argv[5], float(sys.argv[6]), *map(int, sys.argv[7:])
 plan = Plan.uniform(weight_bits=3, method="gptq", granularity="channel")
-tuned = {"init": begun, "fine_tuning": FineTuning(plan=plan)}
-train_model(**arguments(data, out, settings=replace(SETTINGS, learning_rate=2e-3), **tuned))
+tuned = {"init": begun, "fine_tuning": FineTuning(plan=plan, form=form)}
+settings = replace(SETTINGS, learning_rate=rate, steps=steps, validate_every=every)
+settings = replace(settings, checkpoint_every_s=1e-9)
+train_model(**arguments(data, out, settings=settings, **tuned))
 """
 
 
-@pytest.mark.parametrize(("last", "kept"), [(0, None), (8, 5)])
+@pytest.mark.parametrize(("last", "kept"), [(0, None), (8, 6)])
+@pytest.mark.parametrize("run", ["straight", "in_turn"])
 def test_a_killed_process_is_resumed_exactly(
-    data: Path, begun: Path, straight: Path, tmp_path: Path, last: int, kept: int | None
+    data: Path,
+    begun: Path,
+    learned: Path,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    last: int,
+    kept: int | None,
+    run: str,
 ) -> None:
+    straight: Path = request.getfixturevalue(run)
+    asked = {"fine_tuning": W3, "settings": TUNED} if run == "straight" else IN_TURN
     out = tmp_path / "run"
-    ended = run_python(KILLED, data, begun, out, last)
+    begun = begun if run == "straight" else learned
+    form, settings = asked["fine_tuning"].form, asked["settings"]
+    changed = form, settings.learning_rate, settings.steps, settings.validate_every
+    ended = run_python(KILLED, data, begun, out, last, *changed)
     assert ended.returncode == -9, ended.stderr
     assert (out / "start.safetensors").exists()
     assert kept is None or state(out)["step"] == kept
     # What was rounded is there: it is not rounded again.
     layers: list[int] = []
-    changes = {"resume": True, "on_layer": lambda count, _: layers.append(count)}
+    changes = {**asked, "resume": True, "on_layer": lambda count, _: layers.append(count)}
     train_model(**tuning(data, out, begun, **changes))
     assert layers == []
     one, other = quantized(out), quantized(straight)
@@ -179,6 +219,44 @@ def test_a_start_that_is_never_beaten_is_what_is_kept(
     assert all(torch.equal(kept.codes[n], start.codes[n]) for n in start.codes)
 
 
+def test_layers_that_are_rounded_in_turn_beat_the_start(
+    data: Path, learned: Path, in_turn: Path
+) -> None:
+    """Nothing is validated, and kept, before the last layer is rounded."""
+    start = evaluate(in_turn / "start.safetensors", data / "val").psnr_db
+    (point,) = state(in_turn)["curve"]
+    assert point["step"] == IN_TURN["settings"].steps
+    assert evaluate(in_turn / "model.safetensors", data / "val").psnr_db == pytest.approx(
+        point["psnr_db"], abs=1e-6
+    )
+    assert point["psnr_db"] > start
+    model = quantized(in_turn)
+    assert {layer.weight_bits for layer in model.coverage.values()} == {3}
+    assert model.decisions[-1] == "incremental: fine-tuned"
+    # Layers in float made up for the others: they are no more the network that was begun with.
+    floats, last = load_model(learned), model.network.get_submodule("fine_subnet.blocks.0.conv1")
+    first = floats.get_submodule("fine_subnet.blocks.0.conv1").get_parameter("bias")
+    assert not torch.equal(last.get_parameter("bias"), first)
+
+
+def test_rounding_in_turn_by_several_devices_is_refused(
+    data: Path, begun: Path, tmp_path: Path
+) -> None:
+    for changes in ({"devices": 2}, {"nodes": 2}, {"compiled": True}):
+        with pytest.raises(SettingError, match="expected one device, and no --compile"):
+            train_model(**tuning(data, tmp_path / "run", begun, **IN_TURN, **changes))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_of_ones_own(data: Path, learned: Path, in_turn: Path, tmp_path: Path) -> None:
+    """Then nothing else has made the folder of the run before it is rounded."""
+    out = tmp_path / "folder" / "run"
+    train_model(**tuning(data, out, learned, **IN_TURN, cache=tmp_path / "cache"))
+    assert (tmp_path / "cache").exists()
+    one, other = quantized(out), quantized(in_turn)
+    assert all(torch.equal(one.codes[n], other.codes[n]) for n in other.codes)
+
+
 def test_the_plain_form_and_a_mixed_plan(data: Path, begun: Path, tmp_path: Path) -> None:
     plan = Plan.uniform(weight_bits=4).with_layer("tail", LayerPlan(weight_bits=None))
     changes = {"fine_tuning": FineTuning(plan=plan, form="plain")}
@@ -190,9 +268,10 @@ def test_the_plain_form_and_a_mixed_plan(data: Path, begun: Path, tmp_path: Path
         assert int(codes.abs().max()) == 7, name
 
 
-def test_activations_in_integers(data: Path, begun: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize("form", ["incremental", "lsq"])
+def test_activations_in_integers(data: Path, begun: Path, tmp_path: Path, form: str) -> None:
     plan = Plan.uniform(weight_bits=4, activation_bits=5, granularity="channel")
-    out, changes = tmp_path / "run", {"fine_tuning": FineTuning(plan=plan)}
+    out, changes = tmp_path / "run", {"fine_tuning": FineTuning(plan=plan, form=form)}
     settings = replace(TUNED, steps=6, learning_rate=3e-5)
     train_model(**tuning(data, out, begun, settings=replace(settings, steps=4), **changes))
     train_model(**tuning(data, out, begun, settings=settings, resume=True, **changes))
@@ -300,7 +379,9 @@ def test_another_float_network_does_not_go_on(data: Path, straight: Path, tmp_pa
 
 
 def test_a_form_that_there_is_not() -> None:
-    with pytest.raises(SettingError, match="among lsq, plain, found 'pact': correct --qat"):
+    with pytest.raises(
+        SettingError, match="among incremental, lsq, plain, found 'pact': correct --qat"
+    ):
         FineTuning(plan=W3.plan, form="pact")
 
 

@@ -53,6 +53,20 @@ def photos(tmp_path: Path) -> Path:
         (["--qat", "float"], "give --init beside --qat float"),
         (["--qat", "float", "--weight-bits", "4"], "no widths beside --qat float"),
         (["--sum-bits", "12"], "expected --weight-bits or --plan beside --sum-bits"),
+        (["--batch", "0"], "batch must be above 0"),
+        (
+            [
+                "--qat",
+                "incremental",
+                "--compile",
+                "--weight-bits",
+                "4",
+                "--init",
+                "dephasenet-lite",
+            ],
+            "no --compile, for --qat incremental",
+        ),
+        (["--qat", "pact", "--weight-bits", "4"], "among incremental, lsq, plain"),
         (["--activation-bits", "8"], "expected --weight-bits or --plan beside --activation-bits"),
     ],
 )

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quantisp.errors import ModelError, PlanError, SettingError
-from quantisp.quantization import FINE_TUNING, LayerPlan, Plan, QuantizedModel, quantize
+from quantisp.quantization import STRAIGHT_THROUGH, LayerPlan, Plan, QuantizedModel, quantize
 from quantisp.quantization.trainable import TrainableModel
 
 pytestmark = pytest.mark.unit
@@ -71,7 +71,7 @@ def test_the_plain_form_begins_where_the_absolute_maximum_was(zoo: nn.Module) ->
     assert all(torch.equal(model.quantized().codes[n], start.codes[n]) for n in start.codes)
 
 
-@pytest.mark.parametrize("form", FINE_TUNING)
+@pytest.mark.parametrize("form", STRAIGHT_THROUGH)
 def test_what_was_trained_is_codes_times_scales(start: QuantizedModel, form: str) -> None:
     before = copy.deepcopy(start.state_dict())
     model = TrainableModel(start, form)
@@ -113,7 +113,7 @@ def test_its_state_goes_on_to_the_last_bit(start: QuantizedModel) -> None:
     assert all(torch.equal(one.scales[n], other.scales[n]) for n in one.scales)
 
 
-@pytest.mark.parametrize("form", FINE_TUNING)
+@pytest.mark.parametrize("form", STRAIGHT_THROUGH)
 def test_it_gets_nearer_to_float_than_where_it_began(form: str) -> None:
     torch.manual_seed(3)
     net = nn.Sequential(
@@ -177,8 +177,12 @@ def test_a_network_that_is_one_layer() -> None:
 
 
 def test_what_cannot_be_fine_tuned(start: QuantizedModel, zoo: nn.Module) -> None:
-    with pytest.raises(SettingError, match="among lsq, plain, found 'pact'"):
+    with pytest.raises(SettingError, match="among incremental, lsq, plain, found 'pact'"):
         TrainableModel(start, "pact")
+    with pytest.raises(SettingError, match="expected the float network for the incremental form"):
+        TrainableModel(start, "incremental")
+    with pytest.raises(SettingError, match="expected the float network for the incremental form"):
+        TrainableModel(start, "lsq", floats=zoo)
     with pytest.raises(ModelError, match="found only float ones"):
         TrainableModel(quantize(zoo, Plan.uniform(weight_bits=None)), "lsq")
     grouped = nn.Sequential(nn.ConvTranspose2d(6, 8, 3, groups=2))

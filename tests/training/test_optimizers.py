@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -129,6 +130,48 @@ def test_the_moments_of_another_kind_are_refused() -> None:
     state = made("muon", network()).state_dict()
     with pytest.raises(ValueError, match="it has moments of adamw, muon"):
         made("adamw", network()).load_state_dict(state)
+
+
+class WithRates(nn.Module):
+    """Two of three layers have rates of their own."""
+
+    rates = MappingProxyType({"fast.weight": 3.0, "fast.bias": 5.0})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.fast, self.slow = nn.Linear(3, 3), nn.Linear(3, 3)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_parameters_move_at_their_own_rates(kind: str) -> None:
+    net = WithRates()
+    first = copy.deepcopy(net)
+    optimizers = made(kind, net, weight_decay=0.0)
+    for layer in (net.fast, net.slow):
+        layer.weight.grad = torch.eye(3)
+        layer.bias.grad = torch.ones(3)
+    optimizers.step(LEARNING_RATE)
+    for name, rate in (("weight", 3.0), ("bias", 5.0)):
+        fast, slow = (
+            part.get_parameter(name).detach() - before.get_parameter(name).detach()
+            for part, before in ((net.fast, first.fast), (net.slow, first.slow))
+        )
+        assert float(slow.abs().max()) > 0
+        torch.testing.assert_close(fast, rate * slow, rtol=1e-3, atol=1e-6)
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("kind", ["muon", "adamw"])
+def test_what_has_its_own_rate_does_not_decay(kind: str) -> None:
+    net = WithRates()
+    first = copy.deepcopy(net)
+    optimizers = made(kind, net, weight_decay=0.5)
+    for value in net.parameters():
+        value.grad = torch.zeros_like(value)
+    optimizers.step(LEARNING_RATE)
+    assert torch.equal(net.fast.weight, first.fast.weight)
+    assert not torch.equal(net.slow.weight, first.slow.weight)
 
 
 class WithScales(nn.Module):

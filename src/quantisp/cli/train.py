@@ -31,7 +31,11 @@ __all__ = ["train_command"]
 DEFAULT_MINUTES = 60.0
 # Of the learning rate. A network that is rounded well has more to lose than to learn; its codes and
 # scales move at multiples of the rate.
-FROM_SCRATCH, TUNING, FLOAT_TUNING = 2e-3, 1e-6, 5e-5
+FROM_SCRATCH, FLOAT_TUNING = 2e-3, 5e-5
+TUNING = {"incremental": 5e-6, "lsq": 1e-6, "plain": 1e-6}
+# Patches, and pixels of their side, in a step; the incremental form takes many small steps.
+BATCH, INCREMENTAL_BATCH = 16, 2
+PATCH_PX, LAST_PATCH_PX, INCREMENTAL_PX = 64, 128, 96
 # Steps in which the rate rises. Fine-tuning is short, and its steps are small from the first.
 WARM_UP, TUNING_WARM_UP = 500, 20
 # Of a run that ends on squared error; one that begins near its end is all of that.
@@ -97,10 +101,17 @@ def train_command(
         float | None,
         typer.Option(
             help="At its peak.",
-            show_default=f"{FROM_SCRATCH:g}, to fine-tune {TUNING:g}, in float {FLOAT_TUNING:g}",
+            show_default=f"{FROM_SCRATCH:g}, to fine-tune {TUNING['incremental']:g} "
+            f"({TUNING['lsq']:g} with lsq, plain), in float {FLOAT_TUNING:g}",
         ),
     ] = None,
-    batch: Annotated[int, typer.Option(help="Patches a step, over all devices.")] = 16,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            help="Patches of 64 px a step (incremental: 96 px), over all devices.",
+            show_default=f"{BATCH}, incremental {INCREMENTAL_BATCH}",
+        ),
+    ] = None,
     last_phase: Annotated[
         float | None,
         typer.Option(
@@ -123,9 +134,10 @@ def train_command(
     qat: Annotated[
         str | None,
         typer.Option(
-            help="lsq learns the scales; plain takes them from the largest values; float changes "
-            "no width: the float network of --init, fine-tuned alike, to compare with.",
-            show_default="lsq",
+            help="incremental rounds one layer after the other while the rest makes up for it; "
+            "lsq learns all codes and scales; plain takes scales from the largest values; float "
+            "changes no width: the float network of --init, fine-tuned alike, to compare with.",
+            show_default="incremental",
         ),
     ] = None,
     exposure_jitter: Annotated[
@@ -185,18 +197,21 @@ def train_command(
         raise SettingError(
             f"expected a trained network to fine-tune, found none: give --init beside --qat {FLOAT}"
         )
+    form = fine_tuning.form if fine_tuning is not None else qat
+    rate = FROM_SCRATCH if form is None else TUNING.get(form, FLOAT_TUNING)
+    many_steps = form == "incremental"
     settings = TrainSettings(
         seed=seed,
         domain=domain,
         steps=steps,
         time_limit_s=None if time_limit is None else time_limit * 60.0,
         optimizer=optimizer,
-        learning_rate=_or(
-            learning_rate, FROM_SCRATCH, FLOAT_TUNING if qat == FLOAT else TUNING, tuned=tuned
-        ),
+        learning_rate=rate if learning_rate is None else learning_rate,
         warmup_steps=TUNING_WARM_UP if tuned else WARM_UP,
-        batch=batch,
-        last_phase=_or(last_phase, LAST_PHASE, 1.0, tuned=tuned),
+        batch=batch if batch is not None else (INCREMENTAL_BATCH if many_steps else BATCH),
+        patch_px=INCREMENTAL_PX if many_steps else PATCH_PX,
+        last_patch_px=INCREMENTAL_PX if many_steps else LAST_PATCH_PX,
+        last_phase=last_phase if last_phase is not None else (1.0 if tuned else LAST_PHASE),
         exposure_jitter=exposure_jitter,
         colour_jitter=colour_jitter,
         precision=precision or ("float32" if tuned else "auto"),
@@ -236,12 +251,6 @@ def train_command(
     print(f"best on validation: {best:.3f} dB, in {out / 'model.safetensors'}")
 
 
-def _or(given: float | None, from_scratch: float, tuning: float, *, tuned: bool) -> float:
-    if given is not None:
-        return given
-    return tuning if tuned else from_scratch
-
-
 def _fine_tuning(
     weight_bits: int | None,
     method: str | None,
@@ -276,7 +285,7 @@ def _fine_tuning(
     from quantisp.api_fine_tuning import FineTuning
 
     chosen = chosen_plan(weight_bits, method, granularity, plan, activation_bits, sum_bits)
-    return FineTuning(plan=chosen, form="lsq" if qat is None else qat)
+    return FineTuning(plan=chosen) if qat is None else FineTuning(plan=chosen, form=qat)
 
 
 def _pattern(cfa: str | None, white: str | None) -> CFAPattern | None:

@@ -30,6 +30,7 @@ from quantisp.quantization.float_formats import (
 )
 from quantisp.quantization.formats import MAX_BITS, MIN_BITS, IntFormat
 from quantisp.quantization.graph import Graph, PadsInside, capture, run_float
+from quantisp.quantization.incremental_guide import IncrementalGuide
 from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import (
     CALIBRATED,
@@ -54,7 +55,7 @@ from quantisp.quantization.sensitivity import (
     shared_layers,
 )
 from quantisp.quantization.statistics import LayerStatistics
-from quantisp.quantization.trainable import FINE_TUNING, TrainableModel
+from quantisp.quantization.trainable import FINE_TUNING, STRAIGHT_THROUGH, TrainableModel
 
 __all__ = [
     "BATCH_NORMS",
@@ -67,12 +68,14 @@ __all__ = [
     "OBSERVERS",
     "SENSITIVITY_BITS",
     "STAND_IN",
+    "STRAIGHT_THROUGH",
     "WEIGHT_FORMATS",
     "ActivationSettings",
     "Budget",
     "CalibratedMethod",
     "FoldedNetwork",
     "Graph",
+    "IncrementalGuide",
     "IntFormat",
     "Layer",
     "LayerCoverage",

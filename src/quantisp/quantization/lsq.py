@@ -32,12 +32,9 @@ from torch import Tensor, nn
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor, quantize_tensor
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.rounding import Rounding
-from quantisp.quantization.weight_quantizer import WeightQuantizer
+from quantisp.quantization.weight_quantizer import LEAST_RATIO, WeightQuantizer
 
 __all__ = ["LearnedScale", "fake_quantize"]
-
-# A scale must stay above zero; this far below its start it has lost every code.
-LEAST_RATIO = 2.0**-8
 
 
 class LearnedScale(WeightQuantizer):

@@ -15,7 +15,17 @@ from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import find_layers
 
-__all__ = ["NetworkMethod", "NetworkTask", "Report", "RoundedNetwork", "output_error"]
+__all__ = [
+    "NetworkMethod",
+    "NetworkTask",
+    "Report",
+    "RoundedNetwork",
+    "output_error",
+    "squared_errors",
+]
+
+# Errors far below what 8 bits show count for nothing.
+LEAST_ERROR = 1e-9
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -119,6 +129,15 @@ class NetworkMethod(Protocol):
     def __call__(self, task: NetworkTask) -> RoundedNetwork:
         """Round the layers of ``task.formats``, and leave every other layer's weight as it is."""
         ...
+
+
+def squared_errors(given: Tensor, wanted: Tensor) -> Float[Tensor, " n"]:
+    """The mean squared difference of each of n outputs, and what is far too small to be seen.
+
+    Args:
+        given, wanted: (n, …), of the same shape.
+    """
+    return (given - wanted).square().flatten(1).mean(dim=1) + LEAST_ERROR
 
 
 def output_error(

@@ -15,18 +15,15 @@ from quantisp.quantization.activations.calibration import simulate_activations
 from quantisp.quantization.activations.placement import place_quantizers
 from quantisp.quantization.activations.power_of_two import power_of_two_weights
 from quantisp.quantization.graph import Graph, capture, pad_inside
+from quantisp.quantization.layerwise import LayerwiseRounding
 from quantisp.quantization.methods import NETWORK
 from quantisp.quantization.model import QuantizedModel, verify_codes
-from quantisp.quantization.network import NetworkTask, Report, RoundedNetwork
+from quantisp.quantization.network import NetworkTask, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
-from quantisp.quantization.sensitivity import measure_alone
 from quantisp.quantization.statistics import first_inputs
 from quantisp.quantization.walk import check_calibration, walk
 
 __all__ = ["quantize", "quantize_activations"]
-
-# Enough inputs to tell sensitive layers from others.
-INPUTS_ALONE = 4
 
 
 def quantize(
@@ -168,26 +165,7 @@ def _rounded_together(
 ) -> RoundedNetwork:
     network = copy.deepcopy(model).eval().requires_grad_(False)
 
-    def round_by(
-        network: nn.Module,
-        method: str,
-        inputs: Sequence[Tensor],
-        report: Report,
-        layers: Sequence[str] | None = None,
-    ) -> RoundedNetwork:
-        tried = {
-            layer: replace(entry, method=method) if entry.method == together else entry
-            for layer, entry in resolved.items()
-        }
-        if layers is not None:
-            float_entry = LayerPlan(weight_bits=None)
-            tried = {n: e if n in layers else float_entry for n, e in tried.items()}
-        return walk(network, tried, inputs, report)
-
-    def errors_alone(network: nn.Module, layers: Sequence[str]) -> Mapping[str, float]:
-        planned = {layer: replace(resolved[layer], method="gptq") for layer in layers}
-        return measure_alone(network, planned, inputs[:INPUTS_ALONE])
-
+    rounding = LayerwiseRounding(resolved=resolved, calibration=inputs, instead_of=together)
     task = NetworkTask(
         model=network,
         formats={
@@ -196,8 +174,8 @@ def _rounded_together(
             if entry.method == together and (int_format := entry.weight_format) is not None
         },
         inputs=inputs,
-        round_by=round_by,
-        errors_alone=errors_alone,
+        round_by=rounding.round_by,
+        errors_alone=rounding.errors_alone,
         report=on_layer or (lambda _done, _total: None),
         seed=seed,
     )

@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from quantisp.errors import ModelError, PlanError, SettingError
 from quantisp.quantization.activations.trainable import TrainableActivations
-from quantisp.quantization.affine import spread_scale
+from quantisp.quantization.affine import QuantizedWeight, spread_scale
+from quantisp.quantization.frozen_codes import FrozenCodes
 from quantisp.quantization.graph.capture import run_padded
 from quantisp.quantization.layers import find_layers
 from quantisp.quantization.lsq import LearnedScale
@@ -20,11 +21,16 @@ from quantisp.quantization.model import QuantizedModel, verify_codes
 from quantisp.quantization.straight_through import AbsoluteMaximum
 from quantisp.quantization.weight_quantizer import WeightQuantizer
 
-__all__ = ["FINE_TUNING", "TrainableModel"]
+__all__ = ["FINE_TUNING", "STRAIGHT_THROUGH", "TrainableModel"]
 
-# How weights are quantized while they are trained.
-FINE_TUNING = ("lsq", "plain")
+# How weights are quantized while they are trained: one after the other, or all from the first step
+# on, with gradients that pass the rounding.
+STRAIGHT_THROUGH = ("lsq", "plain")
+FINE_TUNING = ("incremental", *STRAIGHT_THROUGH)
 UNIT_BITS = 4
+# How many times as fast as other parameters weights in such units, and scales, move: at a learning
+# rate of 1e-6, a step moves a code of 4 bits by 1e-3, and a scale by 5e-5 of itself.
+CODE_RATE, SCALE_RATE = 1e3, 5e1
 
 
 class TrainableModel(nn.Module):
@@ -35,20 +41,26 @@ class TrainableModel(nn.Module):
     part of the range of every channel and width. Each forward pass runs it with the
     weights that the rounded codes stand for, so that the running mean of a trainer is a quantized
     network, too. With ``lsq`` it begins as exactly the network that was quantized; ``plain`` keeps
-    the codes of channels that use the last one, and rounds others anew.
+    the codes of channels that use the last one, and rounds others anew. With ``incremental`` it
+    begins as the float network, and codes are put in the place of one layer after the other
+    (:meth:`freeze`).
 
     Where activations are in integers, the captured graph is run in place of the network, with a
     quantizer wherever the integers have one.
 
     Args:
         start: where training begins; it is not changed.
-        form: ``lsq`` learns the scales; ``plain`` takes the absolute maximum of each weight.
+        form: ``lsq`` learns the scales; ``plain`` takes the absolute maximum of each weight;
+            ``incremental`` rounds one layer after the other, and learns the scales of those.
+        floats: the float network that ``start`` was made from; ``incremental`` begins with its
+            weights.
 
     Attributes:
         network: with what is trained; everything in it has gradients.
         activations: the quantizers of feature maps; None where those are float.
-        float32_layers, scale_parameters, code_parameters: for the trainer: what must stay in
-            float32, and which parameters are scales, or codes.
+        float32_layers, scale_parameters, code_parameters, rates: for the trainer: what must stay in
+            float32, which parameters are scales, or codes, and which move faster, and by how
+            many times.
         pattern: the CFA of the network, or None where it names none.
 
     Raises:
@@ -57,32 +69,16 @@ class TrainableModel(nn.Module):
         PlanError: a transposed convolution of groups has scales per channel.
     """
 
-    def __init__(self, start: QuantizedModel, form: str) -> None:
+    def __init__(
+        self, start: QuantizedModel, form: str, *, floats: nn.Module | None = None
+    ) -> None:
         super().__init__()
-        if form not in FINE_TUNING:
-            raise SettingError(
-                f"expected a form of fine-tuning among {', '.join(FINE_TUNING)}, found {form!r}: "
-                "choose one of them"
-            )
-        if not start.codes:
-            raise ModelError(
-                "expected a network with quantized layers to fine-tune, found only float ones: "
-                "plan some with weight_bits"
-            )
-        if start.plan.quantizes_activations and start.plan.activations.power_of_two:
-            raise SettingError(
-                "expected scales that can be learned, found a plan whose scales are powers of two "
-                "of each other: set power_of_two to false"
-            )
-        if start.plan.activations.accumulator_bits is not None:
-            raise SettingError(
-                "expected weights that are free to move, found a plan whose accumulators have "
-                f"{start.plan.activations.accumulator_bits} bits: set accumulator_bits to null"
-            )
+        _check(start, form, floats)
         self.form = form
         self.plan = start.plan
         self.decisions = start.decisions
-        self.network = copy.deepcopy(start.network).requires_grad_(True)
+        first = start.network if floats is None else floats
+        self.network = copy.deepcopy(first).requires_grad_(True)
         layers = find_layers(self.network)
         # Layers that share a weight share its quantizer.
         owners: dict[int, str] = {}
@@ -94,17 +90,21 @@ class TrainableModel(nn.Module):
         self.activations: TrainableActivations | None = None
         if start.activations is not None:
             self.activations = TrainableActivations(
-                start.activations, start.network, start.plan.activations, learned=form == "lsq"
+                start.activations, start.network, start.plan.activations, learned=form != "plain"
             )
         self._units = tuple(f"unit_{index}" for index in range(len(self._names)))
         for name, unit in zip(self._names, self._units, strict=True):
             scale, weight = start.scales[name], self._master(name)
-            axis = layers[name].output_axis if scale.ndim else None
-            spread = spread_scale(scale, weight, axis, layers[name].scale_groups)
-            # Powers of two, so that codes and scales stay what they are to the last bit.
+            # Powers of two, so that codes, scales and weights stay what they are to the last bit.
             codes = 2.0 ** (start.formats[name].bits - UNIT_BITS)
-            self.register_buffer(unit, spread.to(weight.device) * codes, persistent=False)
-            weight.data.copy_(start.codes[name] / codes)
+            if form == "incremental":
+                value = (scale.mean() * codes).log2().round().exp2()
+                weight.data.div_(value.to(weight.device))
+            else:
+                axis = layers[name].output_axis if scale.ndim else None
+                value = spread_scale(scale, weight, axis, layers[name].scale_groups) * codes
+                weight.data.copy_(start.codes[name] / codes)
+            self.register_buffer(unit, value.to(weight.device), persistent=False)
         self.float32_layers = tuple(
             f"network.{name}" for name in getattr(start.network, "float32_layers", ())
         )
@@ -117,7 +117,14 @@ class TrainableModel(nn.Module):
             self.scale_parameters += tuple(
                 f"activations.{name}" for name in self.activations.scale_parameters
             )
-        self.code_parameters = tuple(f"network.{_weight_of(name)}" for name in self._names)
+        weights = tuple(f"network.{_weight_of(name)}" for name in self._names)
+        self.rates = dict.fromkeys(weights, CODE_RATE)
+        self.rates |= dict.fromkeys(self.scale_parameters, SCALE_RATE)
+        self.code_parameters = weights
+        if form == "incremental":
+            # Until they are codes, weights are moved as those of a float network are.
+            self.code_parameters = ()
+            self.rates |= self._bias_rates()
         self.pattern = start.pattern
         self.training = start.training
 
@@ -130,6 +137,31 @@ class TrainableModel(nn.Module):
             return run_padded(self.network, lambda x: activations(x, layers), mosaic)
         named = {_weight_of(name): weight for name, weight in weights.items()}
         return functional_call(self.network, named, (mosaic,))
+
+    @property
+    def free(self) -> tuple[str, ...]:
+        """The layers of the incremental form whose weights are still in float."""
+        waiting = [
+            name
+            for name, quantizer in self._quantizers().items()
+            if isinstance(quantizer, FrozenCodes) and not quantizer.frozen
+        ]
+        return tuple(waiting)
+
+    def freeze(self, weights: Mapping[str, QuantizedWeight]) -> None:
+        """Put codes in the place of these layers' weights, in the incremental form.
+
+        Args:
+            weights: by the name of the layer; of several that share a weight, the first of them.
+        """
+        quantizers = self._quantizers()
+        for name, weight in weights.items():
+            quantizer = quantizers[name]
+            if not isinstance(quantizer, FrozenCodes):
+                raise SettingError(
+                    f"expected the incremental form to round layers in turn, found {self.form!r}"
+                )
+            quantizer.freeze(weight)
 
     @torch.no_grad()
     def quantized(self) -> QuantizedModel:
@@ -163,6 +195,15 @@ class TrainableModel(nn.Module):
         verify_codes(finished)
         return finished
 
+    def network_now(self) -> nn.Module:
+        """A copy of the network with the weights that a forward pass uses."""
+        network = copy.deepcopy(self.network).requires_grad_(False)
+        with torch.no_grad():
+            for name, quantizer in self._quantizers().items():
+                weight = network.get_submodule(name).get_parameter("weight")
+                weight.copy_(quantizer(self._weight(name)))
+        return network
+
     def _layers(self, weights: Mapping[str, Tensor]) -> dict[str, tuple[Tensor, Tensor | None]]:
         """Weight and bias of each layer."""
         found: dict[str, tuple[Tensor, Tensor | None]] = {}
@@ -183,6 +224,43 @@ class TrainableModel(nn.Module):
     def _master(self, name: str) -> Tensor:
         return self.network.get_submodule(name).get_parameter("weight")
 
+    def _bias_rates(self) -> dict[str, float]:
+        """A bias moves as fast as its layer's weights."""
+        found: dict[str, float] = {}
+        for name, unit in zip(self._names, self._units, strict=True):
+            if "bias" in dict(self.network.get_submodule(name).named_parameters(recurse=False)):
+                bias = f"network.{name}.bias" if name else "network.bias"
+                found[bias] = CODE_RATE * float(self.get_buffer(unit))
+        return found
+
+
+def _check(start: QuantizedModel, form: str, floats: nn.Module | None) -> None:
+    if form not in FINE_TUNING:
+        raise SettingError(
+            f"expected a form of fine-tuning among {', '.join(FINE_TUNING)}, found {form!r}: "
+            "choose one of them"
+        )
+    if not start.codes:
+        raise ModelError(
+            "expected a network with quantized layers to fine-tune, found only float ones: "
+            "plan some with weight_bits"
+        )
+    if start.plan.quantizes_activations and start.plan.activations.power_of_two:
+        raise SettingError(
+            "expected scales that can be learned, found a plan whose scales are powers of two "
+            "of each other: set power_of_two to false"
+        )
+    if start.plan.activations.accumulator_bits is not None:
+        raise SettingError(
+            "expected weights that are free to move, found a plan whose accumulators have "
+            f"{start.plan.activations.accumulator_bits} bits: set accumulator_bits to null"
+        )
+    if (form == "incremental") != (floats is not None):
+        raise SettingError(
+            "expected the float network for the incremental form, and for no other: pass or "
+            "leave out floats"
+        )
+
 
 def _weight_of(name: str) -> str:
     return f"{name}.weight" if name else "weight"
@@ -193,6 +271,15 @@ def _quantizer(start: QuantizedModel, name: str, form: str) -> WeightQuantizer:
     rounding = start.plan.for_layer(name).rounding
     layer = find_layers(start.network)[name]
     axis = layer.output_axis if scale.ndim else None
+    if form == "incremental":
+        return FrozenCodes(
+            scale,
+            layer.weight,
+            groups=layer.scale_groups,
+            int_format=int_format,
+            rounding=rounding,
+            axis=axis,
+        )
     if axis is not None and layer.scale_groups > 1:
         raise PlanError(
             f"expected layers whose channels lie along one axis, {name!r} is a transposed "

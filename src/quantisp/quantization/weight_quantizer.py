@@ -11,7 +11,10 @@ from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.rounding import Rounding
 
-__all__ = ["WeightQuantizer"]
+__all__ = ["LEAST_RATIO", "WeightQuantizer"]
+
+# A learned scale must stay above zero; this far below its start it has lost every code.
+LEAST_RATIO = 2.0**-8
 
 
 class WeightQuantizer(nn.Module, ABC):

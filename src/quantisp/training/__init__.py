@@ -2,6 +2,7 @@
 
 from quantisp.training.board import TrainingBoard
 from quantisp.training.checkpoints import START_NAME, check_run_folder
+from quantisp.training.guide import Guide
 from quantisp.training.loop import train
 from quantisp.training.losses import frequency_loss
 from quantisp.training.progress import CurvePoint, TrainProgress, validation_psnr_db
@@ -14,6 +15,7 @@ __all__ = [
     "RECORD_NAME",
     "START_NAME",
     "CurvePoint",
+    "Guide",
     "TrainProgress",
     "TrainSettings",
     "TrainingBoard",

@@ -17,6 +17,7 @@ from quantisp.errors import SettingError
 from quantisp.inference import keep_freed_memory
 from quantisp.training.checkpoints import CHECKPOINT_NAME
 from quantisp.training.guard import CHECK_EVERY
+from quantisp.training.guide import Guide
 from quantisp.training.precision import keep_in_float32
 from quantisp.training.progress import CurvePoint, TrainProgress
 from quantisp.training.run import TrainingRun
@@ -38,6 +39,7 @@ def train(
     workers: Workers | None = None,
     compiled: bool = False,
     identity: Mapping[str, str] = MappingProxyType({}),
+    guide: Guide | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
     on_better: Callable[[nn.Module, CurvePoint], None] | None = None,
 ) -> tuple[CurvePoint, ...]:
@@ -58,6 +60,9 @@ def train(
         workers: the processes that train together; None is this one alone, on the CPU.
         compiled: train by way of torch.compile.
         identity: what else the run is of, such as formats; resuming with another is refused.
+        guide: changes the network in stages, the learning rate of each of which falls to its end,
+            and says what the outputs are to be instead of the pictures; for one process. What is
+            not complete is not validated.
         on_progress: called about once a second.
         on_better: called with the averaged model at each validation that is the best so far.
 
@@ -80,7 +85,14 @@ def train(
     }
     _check_shares(settings, workers)
     run = TrainingRun(
-        model, settings, pattern, folder / CHECKPOINT_NAME, workers, of, compiled=compiled
+        model,
+        settings,
+        pattern,
+        folder / CHECKPOINT_NAME,
+        workers,
+        of,
+        compiled=compiled,
+        guide=guide,
     )
     # A run that was killed before its first checkpoint begins at the beginning.
     if resume and run.checkpoint.exists():
@@ -133,6 +145,7 @@ class _Course:
             self._tick(looking=looking)
             self._look_back(looking=looking or run.share() >= 1.0)
             self._report(due=time.monotonic() - self._last_report > 1.0)
+        run.lead(1.0)
         # A run that ended astray is validated where it was last sound.
         if not run.curve or run.curve[-1].step != run.step:
             while not self._validated():
@@ -142,7 +155,8 @@ class _Course:
 
     def _look_back(self, *, looking: bool) -> None:
         run, settings = self._run, self._run.settings
-        validating = run.share() < 1.0 and run.step % settings.validate_every == 0
+        due = run.share() < 1.0 and run.step % settings.validate_every == 0
+        validating = due and run.is_complete
         keeping = validating or run.step % settings.snapshot_every == 0
         if ((looking or keeping) and not run.is_sound()) or (validating and not self._validated()):
             run.return_to_snapshot()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -10,8 +11,6 @@ from torch import Tensor, nn
 __all__ = ["OPTIMIZERS", "Optimizers"]
 
 OPTIMIZERS = ("muon", "adamw")
-# At a learning rate of 1e-6, a step moves a code of 4 bits by 1e-3, and a scale by 5e-5 of itself.
-CODE_RATE, SCALE_RATE = 1e3, 5e1
 CODE_BETAS = (0.9, 0.99)
 
 
@@ -26,10 +25,10 @@ class Optimizers:
     they are left to AdamW. Updates are scaled to the size of AdamW's, so that one learning rate
     serves both.
 
-    A quantized network names two further kinds, which Adam moves, each at its own multiple of the
-    learning rate: ``model.code_parameters`` are weights in units that are as large a part of the
-    range of every channel, so that a step is so, too; ``model.scale_parameters`` are scales.
-    Neither decays, for nothing draws them towards zero.
+    A quantized network names two further kinds, which Adam moves: ``model.code_parameters`` are
+    weights in units that are as large a part of the range of every channel, so that a step is so,
+    too; ``model.scale_parameters`` are scales. ``model.rates`` says of parameters by how many times
+    the learning rate they move. None of these decays, for nothing draws them towards zero.
 
     Args:
         kind: ``muon``, or ``adamw`` for every parameter.
@@ -58,20 +57,22 @@ class Optimizers:
             (weight, nn.Parameter(_channels_last(weight.data).view(len(weight), -1)))
             for weight in weights
         ]
+        own: Mapping[str, float] = getattr(model, "rates", {})
+        self._rates = {id(model.get_parameter(name)): rate for name, rate in own.items()}
+        self._rates |= {id(m): self._rates[id(w)] for w, m in self._pairs if id(w) in self._rates}
         self._parts: dict[str, torch.optim.Optimizer] = {}
-        self._rates: dict[str, float] = {"codes": CODE_RATE, "scales": SCALE_RATE}
         if others:
             self._parts["adamw"] = torch.optim.AdamW(
-                others, learning_rate, weight_decay=weight_decay
+                self._groups(others, weight_decay), learning_rate
             )
         for name, values in (("codes", codes), ("scales", scales)):
             if values:
-                self._parts[name] = torch.optim.Adam(values, learning_rate, betas=CODE_BETAS)
+                groups = self._groups(values, 0.0)
+                self._parts[name] = torch.optim.Adam(groups, learning_rate, betas=CODE_BETAS)
         if self._pairs:
             self._parts["muon"] = torch.optim.Muon(
-                [matrix for _, matrix in self._pairs],
+                self._groups([matrix for _, matrix in self._pairs], weight_decay),
                 learning_rate,
-                weight_decay=weight_decay,
                 adjust_lr_fn="match_rms_adamw",
             )
 
@@ -80,9 +81,9 @@ class Optimizers:
         for weight, matrix in self._pairs:
             grad = weight.grad
             matrix.grad = None if grad is None else _channels_last(grad).reshape(len(grad), -1)
-        for name, part in self._parts.items():
+        for part in self._parts.values():
             for group in part.param_groups:
-                group["lr"] = learning_rate * self._rates.get(name, 1.0)
+                group["lr"] = learning_rate * self._rates.get(id(group["params"][0]), 1.0)
             part.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -99,6 +100,16 @@ class Optimizers:
             raise ValueError(f"it has moments of {', '.join(state) or 'nothing'}")
         for name, part in self._parts.items():
             part.load_state_dict(state[name])
+
+    def _groups(self, values: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:
+        """Parameters of one rate each; those with a rate of their own do not decay."""
+        groups: dict[float | None, list[Tensor]] = {}
+        for value in values:
+            groups.setdefault(self._rates.get(id(value)), []).append(value)
+        return [
+            {"params": group, "weight_decay": weight_decay if rate is None else 0.0}
+            for rate, group in groups.items()
+        ]
 
 
 def _matrix_weights(model: nn.Module) -> list[Tensor]:

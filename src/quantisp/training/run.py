@@ -21,6 +21,7 @@ from quantisp.errors import ModelError, RunError
 from quantisp.training.checkpoints import read_checkpoint, write_checkpoint
 from quantisp.training.domains import examples, shown
 from quantisp.training.guard import LossGuard
+from quantisp.training.guide import Guide
 from quantisp.training.losses import frequency_loss
 from quantisp.training.optimizers import Optimizers
 from quantisp.training.precision import autocast_context, resolve_precision
@@ -54,6 +55,7 @@ class TrainingRun:
         workers: the processes that train together.
         of: what else a run is of; resuming with anything else is refused.
         compiled: train by way of torch.compile.
+        guide: changes the network on its way, and says what its output is to be.
     """
 
     def __init__(
@@ -66,12 +68,14 @@ class TrainingRun:
         of: dict[str, str],
         *,
         compiled: bool,
+        guide: Guide | None = None,
     ) -> None:
         self.settings = settings
         self.of = of
         self.pattern = pattern
         self.checkpoint = checkpoint
         self.workers = workers
+        self.guide = guide
         self.device = workers.device
         self.model = model.to(device=self.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
@@ -123,6 +127,7 @@ class TrainingRun:
         """Take one step."""
         settings = self.settings
         share = self.share()
+        self.lead(share)
         late = share >= 1.0 - settings.last_phase
         patch_px = settings.last_patch_px if late else settings.patch_px
         at = self.step + self.returns * STREAM_STEPS
@@ -139,12 +144,16 @@ class TrainingRun:
         )
         with autocast_context(self.precision, self.device):
             restored = self.forward(given)
-        restored = shown(settings.domain, restored.float())
-        if late:
-            loss = SQUARED_ERROR_WEIGHT * functional.mse_loss(restored, target)
+        phase = "last" if late else "first"
+        if self.guide is not None:
+            errors = self.guide.errors(given, restored.float())
+            loss = errors.log().mean()
+            # As large as an error, for people and for the guard.
+            seen = loss.detach().exp()
+            phase = f"stage {self.guide.stage(share)[0]}"
         else:
-            loss = functional.l1_loss(restored, target)
-            loss = loss + settings.frequency_weight * frequency_loss(restored, target)
+            loss = self._loss(shown(settings.domain, restored.float()), target, late=late)
+            seen = loss.detach()
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
@@ -152,11 +161,29 @@ class TrainingRun:
         self.optimizers.step(self.learning_rate)
         self.step += 1
         self._average()
-        self._losses.setdefault("last" if late else "first", []).append(loss.detach())
+        self._losses.setdefault(phase, []).append(seen)
+
+    def lead(self, share: float) -> None:
+        """Let the guide change what is due at this share of the run."""
+        if self.guide is not None and self.guide.lead(self.model, share):
+            self._copy_buffers()
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the network is what it is going to be, and worth validating."""
+        return self.guide is None or self.guide.is_complete(self.model)
+
+    def _loss(self, restored: Tensor, target: Tensor, *, late: bool) -> Tensor:
+        if late:
+            return SQUARED_ERROR_WEIGHT * functional.mse_loss(restored, target)
+        loss = functional.l1_loss(restored, target)
+        return loss + self.settings.frequency_weight * frequency_loss(restored, target)
 
     def _learning_rate(self, share: float) -> float:
         settings = self.settings
         warm = min(1.0, (self.step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
+        if self.guide is not None:
+            share = self.guide.stage(share)[1]
         cosine = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
         least = LEAST_LEARNING_RATE
         calm = CALMER**self.returns
@@ -168,6 +195,9 @@ class TrainingRun:
         decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
         for mean, value in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(value.detach(), 1.0 - decay)
+        self._copy_buffers()
+
+    def _copy_buffers(self) -> None:
         for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             mean.copy_(value)
 

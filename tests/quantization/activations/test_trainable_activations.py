@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from quantisp.errors import ModelError
 from quantisp.quantization import (
-    FINE_TUNING,
+    STRAIGHT_THROUGH,
     LayerPlan,
     Plan,
     QuantizedModel,
@@ -72,7 +72,7 @@ def torch_value(node: object, inputs: list[Tensor], size: tuple[int, int]) -> Te
 @torch.no_grad()
 @pytest.mark.property
 @pytest.mark.parametrize(("weight_bits", "activation_bits"), [(4, 4), (8, 8), (6, 12)])
-@pytest.mark.parametrize("form", FINE_TUNING)
+@pytest.mark.parametrize("form", STRAIGHT_THROUGH)
 def test_each_tensor_is_that_of_the_integers(
     everything: nn.Module, weight_bits: int, activation_bits: int, form: str
 ) -> None:
@@ -137,7 +137,7 @@ def tuned(network: nn.Module, form: str) -> tuple[float, float, TrainableModel]:
     return before, after, model
 
 
-@pytest.mark.parametrize("form", FINE_TUNING)
+@pytest.mark.parametrize("form", STRAIGHT_THROUGH)
 def test_four_bits_come_nearer_to_float(form: str) -> None:
     network = small_network()
     before, after, model = tuned(network, form)

@@ -33,13 +33,12 @@ from quantisp.quantization.activations.weight_steps import WeightStep
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.graph.execution import apply_move, apply_weight, check_size, compute
 from quantisp.quantization.graph.nodes import Clamp, Node
+from quantisp.quantization.weight_quantizer import LEAST_RATIO
 
 __all__ = ["TrainableActivations"]
 
 # Of the distance to the largest value of a batch, that a scale of the plain form goes in a step.
 FOLLOWS = 0.01
-# A scale must stay above zero; this far below its start it has lost every code.
-LEAST_RATIO = 2.0**-8
 
 # Weight, and bias if there is one, of each layer.
 Parameters = Mapping[str, tuple[Tensor, Tensor | None]]

@@ -19,7 +19,6 @@ a picture with much detail must not outweigh all others. No ground truth is look
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -30,24 +29,18 @@ from torch.func import functional_call
 from quantisp.errors import RunError
 from quantisp.quantization.affine import QuantizedWeight, spread_scale, weight_scale
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import Layer, find_layers
-from quantisp.quantization.network import NetworkTask, RoundedNetwork
+from quantisp.quantization.layers import find_layers
+from quantisp.quantization.network import NetworkTask, RoundedNetwork, squared_errors
+from quantisp.quantization.stages import ends_of, method_of, stages_of
 
-__all__ = ["round_incrementally", "rounded_incrementally", "stages_of"]
+__all__ = ["round_incrementally", "rounded_incrementally"]
 
 # Of all stages together; in the last one every layer is rounded, and scales and biases are left.
 STEPS = 1000
 # Inputs in one step.
 BATCH = 2
-# A layer is rounded by itself until those that are left have this share of all errors.
-SHARE = 0.05
-MOST_ALONE = 5
-# Up to so many inputs of each output, a layer by itself is rounded by K-best.
-FEW_INPUTS = 512
 # Steps of the weights and biases in codes of their layer, and of the logarithm of scales.
 CODE_RATE, SCALE_RATE = 0.01, 5e-4
-# Errors far below what 8 bits show count for nothing.
-LEAST_ERROR = 1e-9
 
 
 def round_incrementally(task: NetworkTask) -> RoundedNetwork:
@@ -70,50 +63,17 @@ def rounded_incrementally(task: NetworkTask, base: nn.Module) -> RoundedNetwork:
         for name in owners:
             network.get_submodule(name).get_parameter("weight").copy_(floats[name].weight)
     stages = stages_of(task.errors_alone(base, owners))
-    steps = _shares(STEPS, [2 if len(layers) == 1 else 1 for layers in stages])
     descent = _Descent(task, network, owners)
-    for layers, count in zip(stages, steps, strict=True):
-        method = "k-best" if _is_small(floats, layers) else "quantease"
+    for layers, end in zip(stages, ends_of(STEPS, stages), strict=True):
+        method = method_of(floats, layers)
         walked = task.round_by(descent.network(), method, task.inputs, _ignore, layers)
         descent.freeze({name: walked.weights[name] for name in layers})
-        descent.run(count)
+        descent.run(end - descent.steps)
     return start.with_weights(descent.weights(), descent.biases())
-
-
-def stages_of(errors: Mapping[str, float]) -> list[list[str]]:
-    """Which layers are rounded together, and in which order.
-
-    >>> stages_of({"head": 8.0, "a": 1e-3, "tail": 9.0, "b": 2e-3})
-    [['tail'], ['head'], ['b'], ['a']]
-
-    Args:
-        errors: of the network's output, with that layer alone rounded.
-    """
-    order = sorted(errors, key=lambda name: -errors[name])
-    left, everything = list(order), sum(errors.values())
-    stages: list[list[str]] = []
-    while left and len(stages) < MOST_ALONE:
-        if sum(errors[name] for name in left) < SHARE * everything:
-            break
-        stages.append([left.pop(0)])
-    half = (len(left) + 1) // 2
-    return [*stages, *(part for part in (left[:half], left[half:]) if part)]
-
-
-def _is_small(layers: Mapping[str, Layer], names: Sequence[str]) -> bool:
-    """Whether a slow method is worth its time: one layer, of not too many inputs."""
-    weight = layers[names[0]].weight
-    return len(names) == 1 and weight.numel() <= FEW_INPUTS * len(weight)
 
 
 def _ignore(_done: int, _total: int) -> None:
     """No report: the stages report their steps."""
-
-
-def _shares(steps: int, parts: Sequence[int]) -> list[int]:
-    """Steps in these proportions; all of them together are ``steps``."""
-    ends = [steps * sum(parts[:n]) // sum(parts) for n in range(len(parts) + 1)]
-    return [end - start for start, end in itertools.pairwise(ends)]
 
 
 class _Descent:
@@ -172,8 +132,7 @@ class _Descent:
         for step in range(steps):
             inputs, wanted = self._batch()
             given = functional_call(self.base, self._tensors(), (inputs,))
-            errors = (given - wanted).square().flatten(1).mean(dim=1)
-            loss = (errors + LEAST_ERROR).log().mean()
+            loss = squared_errors(given, wanted).log().mean()
             if not bool(torch.isfinite(loss)):
                 raise RunError(
                     "expected finite outputs on the calibration inputs: check the network, or plan "

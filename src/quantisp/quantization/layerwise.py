@@ -1,0 +1,58 @@
+"""Some layers of a network rounded as a plan says, the others left in float."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor, nn
+
+from quantisp.quantization.network import Report, RoundedNetwork
+from quantisp.quantization.plan import LayerPlan
+from quantisp.quantization.sensitivity import measure_alone
+from quantisp.quantization.walk import walk
+
+__all__ = ["LayerwiseRounding"]
+
+# Enough inputs to tell sensitive layers from others.
+INPUTS_ALONE = 4
+FLOAT = LayerPlan(weight_bits=None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class LayerwiseRounding:
+    """What :class:`quantisp.quantization.network.NetworkTask` offers a method of whole networks.
+
+    Args:
+        resolved: the plan of each layer.
+        calibration: network inputs, for the errors of layers alone.
+        instead_of: layers planned by this method take others; None is all layers.
+    """
+
+    resolved: Mapping[str, LayerPlan]
+    calibration: Sequence[Tensor]
+    instead_of: str | None = None
+
+    def round_by(
+        self,
+        network: nn.Module,
+        method: str,
+        inputs: Sequence[Tensor],
+        report: Report,
+        layers: Sequence[str] | None = None,
+    ) -> RoundedNetwork:
+        """As :class:`quantisp.quantization.network.RoundBy`."""
+        tried = {
+            name: entry
+            if self.instead_of not in (None, entry.method)
+            else replace(entry, method=method)
+            for name, entry in self.resolved.items()
+        }
+        if layers is not None:
+            tried = {n: e if n in layers else FLOAT for n, e in tried.items()}
+        return walk(network, tried, inputs, report)
+
+    def errors_alone(self, network: nn.Module, layers: Sequence[str]) -> Mapping[str, float]:
+        """As :data:`quantisp.quantization.network.ErrorsAlone`."""
+        planned = {layer: replace(self.resolved[layer], method="gptq") for layer in layers}
+        return measure_alone(network, planned, self.calibration[:INPUTS_ALONE])

@@ -1,0 +1,53 @@
+"""Incremental rounding's stages: which layers are rounded together, in which order, and how."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+
+from quantisp.quantization.layers import Layer
+
+__all__ = ["ends_of", "method_of", "stages_of"]
+
+# A layer is rounded by itself until those that are left have this share of all errors.
+SHARE = 0.05
+MOST_ALONE = 5
+# Up to so many inputs of each output, a layer by itself is rounded by K-best.
+FEW_INPUTS = 512
+
+
+def stages_of(errors: Mapping[str, float]) -> list[list[str]]:
+    """Which layers are rounded together, and in which order.
+
+    >>> stages_of({"head": 8.0, "a": 1e-3, "tail": 9.0, "b": 2e-3})
+    [['tail'], ['head'], ['b'], ['a']]
+
+    Args:
+        errors: of the network's output, with that layer alone rounded.
+    """
+    order = sorted(errors, key=lambda name: -errors[name])
+    left, everything = list(order), sum(errors.values())
+    stages: list[list[str]] = []
+    while left and len(stages) < MOST_ALONE:
+        if sum(errors[name] for name in left) < SHARE * everything:
+            break
+        stages.append([left.pop(0)])
+    half = (len(left) + 1) // 2
+    return [*stages, *(part for part in (left[:half], left[half:]) if part)]
+
+
+def method_of(layers: Mapping[str, Layer], names: Sequence[str]) -> str:
+    """By which method a stage's layers are rounded: the slow one for one layer of few inputs."""
+    weight = layers[names[0]].weight
+    is_small = len(names) == 1 and weight.numel() <= FEW_INPUTS * len(weight)
+    return "k-best" if is_small else "quantease"
+
+
+def ends_of(steps: int, stages: Sequence[Sequence[str]]) -> list[int]:
+    """At which of so many steps each stage ends; one of a single layer has twice as many.
+
+    >>> ends_of(100, [["tail"], ["head"], ["a", "b"]])
+    [40, 80, 100]
+    """
+    parts = [2 if len(names) == 1 else 1 for names in stages]
+    return [steps * done // sum(parts) for done in itertools.accumulate(parts)]

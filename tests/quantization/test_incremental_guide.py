@@ -1,0 +1,175 @@
+"""Incremental fine-tuning: float first, then codes layer by layer, and what moves meanwhile."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from quantisp.errors import RunError, SettingError
+from quantisp.quantization import IncrementalGuide, LayerPlan, Plan, QuantizedModel, quantize
+from quantisp.quantization.trainable import TrainableModel
+
+pytestmark = pytest.mark.unit
+
+PLAN = Plan.uniform(weight_bits=3, granularity="channel")
+
+
+class Steps(nn.Module):
+    """Layers of very different weight for the output, one of which is used twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(1, 4, 3, padding=1)
+        self.middle = nn.Conv2d(4, 4, 3, padding=1)
+        self.again = nn.Conv2d(4, 4, 3, padding=1)
+        self.again.weight = self.middle.weight
+        self.tail = nn.Conv2d(4, 2, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(self.head(x))
+        x = x + 0.1 * torch.relu(self.middle(x))
+        return self.tail(x + 0.1 * torch.relu(self.again(x)))
+
+
+@pytest.fixture
+def floats() -> nn.Module:
+    torch.manual_seed(3)
+    return Steps().eval()
+
+
+def inputs(seed: int = 0, count: int = 4) -> Tensor:
+    return torch.rand(count, 1, 12, 12, generator=torch.Generator().manual_seed(seed))
+
+
+def guide_of(floats: nn.Module, plan: Plan = PLAN) -> IncrementalGuide:
+    return IncrementalGuide(floats, plan, [inputs(seed) for seed in range(3)])
+
+
+def begun(floats: nn.Module, plan: Plan = PLAN) -> TrainableModel:
+    return TrainableModel(quantize(floats, plan), "incremental", floats=floats).train()
+
+
+def test_it_begins_as_the_float_network(floats: nn.Module) -> None:
+    model = begun(floats)
+    assert torch.equal(model(inputs()), floats(inputs()))
+    assert set(model.free) == {"head", "middle", "tail"}
+    with pytest.raises(RunError, match="found some still in float"):
+        model.quantized()
+
+
+def test_layers_are_rounded_when_their_stage_begins(floats: nn.Module) -> None:
+    guide, model = guide_of(floats), begun(floats)
+    order = [name for stage in guide.stages for name in stage]
+    assert sorted(order) == ["head", "middle", "tail"]
+    seen: list[set[str]] = []
+    for percent in range(100):
+        before = set(model.free)
+        if guide.lead(model, percent / 100):
+            seen.append(before - set(model.free))
+            assert guide.stage(percent / 100)[1] < 0.05
+        assert guide.is_complete(model) == (not model.free)
+    assert seen == [set(stage) for stage in guide.stages]
+    assert not guide.lead(model, 1.0)
+    assert guide.stage(0.0) == (0, 0.0)
+    assert guide.stage(1.0) == (len(guide.stages) - 1, 1.0)
+
+
+def test_a_run_that_skips_ahead_rounds_all_that_is_due(floats: nn.Module) -> None:
+    guide, model = guide_of(floats), begun(floats)
+    assert guide.lead(model, 1.0)
+    assert model.free == ()
+
+
+def test_codes_stay_while_all_else_moves(floats: nn.Module) -> None:
+    guide, model = guide_of(floats), begun(floats)
+    guide.lead(model, 0.0)
+    (first,) = guide.stages[0]
+    before = copy.deepcopy(model)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    for step in range(3):
+        optimizer.zero_grad()
+        guide.errors(inputs(step), model(inputs(step))).log().mean().backward()
+        optimizer.step()
+    moved = {
+        name
+        for name, value in model.named_parameters()
+        if not torch.equal(value, before.get_parameter(name))
+    }
+    assert f"network.{first}.weight" not in moved
+    assert {f"network.{name}.weight" for name in model.free} <= moved
+    assert {f"network.{name}.bias" for name in ("head", "middle", "again", "tail")} <= moved
+    assert sum(name.endswith("ratio") for name in moved) == 1
+    guide.lead(model, 1.0)
+    guide.lead(before, 1.0)
+    assert torch.equal(model.quantized().codes[first], before.quantized().codes[first])
+
+
+def test_what_is_trained_is_the_quantized_network_in_the_end(floats: nn.Module) -> None:
+    plan = PLAN.with_layer("tail", LayerPlan(weight_bits=None))
+    guide, model = guide_of(floats, plan), begun(floats, plan)
+    guide.lead(model, 1.0)
+    model.eval()
+    found = model.quantized()
+    assert isinstance(found, QuantizedModel)
+    assert torch.equal(found(inputs()), model(inputs()))
+    assert torch.equal(found.codes["middle"], found.codes["again"])
+    assert all(int(codes.abs().max()) <= 3 for codes in found.codes.values())
+    assert "tail" not in found.codes
+
+
+def test_what_is_in_float_makes_up_for_what_is_rounded(floats: nn.Module) -> None:
+    """Against the same layers, rounded by themselves."""
+    guide, model = guide_of(floats), begun(floats)
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for step in range(300):
+        guide.lead(model, step / 300)
+        optimizer.zero_grad()
+        guide.errors(inputs(step), model(inputs(step))).log().mean().backward()
+        optimizer.step()
+    plan = Plan.uniform(weight_bits=3, method="quantease", granularity="channel")
+    plain = quantize(floats, plan, [inputs(seed) for seed in range(3)])
+    unseen = inputs(1000, 16)
+    with torch.no_grad():
+        wanted = floats(unseen)
+        mine, other = (functional.mse_loss(m(unseen), wanted) for m in (model.eval(), plain))
+    assert float(mine) < 0.7 * float(other)
+
+
+def test_errors_are_those_from_the_float_network(floats: nn.Module) -> None:
+    guide = guide_of(floats)
+    given = inputs(5)
+    found = guide.errors(given, floats(given) + 0.1)
+    torch.testing.assert_close(found, torch.full((4,), 0.01))
+
+
+def test_the_order_and_the_codes_are_the_same_every_time(floats: nn.Module) -> None:
+    models = [begun(floats), begun(floats)]
+    for model in models:
+        guide_of(floats).lead(model, 1.0)
+    one, other = (model.quantized().codes for model in models)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_transposed_convolutions_of_groups() -> None:
+    torch.manual_seed(4)
+    floats = nn.Sequential(nn.ConvTranspose2d(4, 6, 3, groups=2, padding=1)).eval()
+    crops = [torch.rand(2, 4, 8, 8)]
+    guide = IncrementalGuide(floats, PLAN, crops)
+    model = TrainableModel(quantize(floats, PLAN), "incremental", floats=floats)
+    guide.lead(model, 0.0)
+    found = model.eval().quantized()
+    assert torch.equal(found(crops[0]), model(crops[0]))
+    assert found.scales["0"].numel() == 6
+
+
+def test_other_forms_are_not_rounded_in_turn(floats: nn.Module) -> None:
+    start = quantize(floats, PLAN)
+    lsq = TrainableModel(start, "lsq")
+    with pytest.raises(SettingError, match="expected a model of the incremental form"):
+        guide_of(floats).lead(lsq, 0.5)
+    with pytest.raises(SettingError, match="found 'lsq'"):
+        lsq.freeze({"head": start.weights()["head"]})
