@@ -46,7 +46,8 @@ def letter_gains(pattern: CFAPattern, neutral: RGB) -> dict[str, float]:
     The least gain is 1, so that what saturates any sample still reaches 1 afterwards.
 
     Args:
-        pattern: says what each letter collects of the camera's R, G and B.
+        pattern: of its responses, here their sums over the neutral count; their proportions are
+            those of the balanced colours, see :func:`balanced_pattern`.
         neutral: the camera's R, G and B of a neutral surface, above 0.
     """
     most = most_collected(pattern, neutral)

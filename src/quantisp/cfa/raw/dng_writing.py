@@ -30,8 +30,8 @@ def encode_dng(raw: RawImage) -> bytes:
     """The bytes of a DNG file, not compressed, so that it can be read by mapping it.
 
     Codes, pattern, levels and orientation come back exactly; neutral and matrix as the nearest
-    fractions of 31 bits. A matrix of R, G, B alone gets rows for the other letters, by the
-    pattern's responses.
+    fractions of 31 bits. A matrix of R, G, B alone gets rows for the other letters, as if the
+    pattern's responses were to the camera's own colours, which they are where its neutral is grey.
 
     Raises:
         ImageError: a tile above 8x8, a letter that DNG does not know, a white level that is no
