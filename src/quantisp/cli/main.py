@@ -58,7 +58,8 @@ def main() -> None:
         code = error.exit_code
     except OSError as error:
         # What no room foresaw: a name that is too long, a folder that is closed to us.
-        _complain(f"cannot use {error.filename} ({error.strerror}): correct the path")
+        used = "the output" if error.filename is None else error.filename
+        _complain(f"cannot use {used} ({error.strerror or error}): correct the path")
         code = 2
     except UsageError as error:
         _complain(f"{error.format_message()} See `quantisp --help`.")  # pyright: ignore[reportAttributeAccessIssue]
