@@ -22,6 +22,7 @@ from quantisp.quantization.integer import (
     load_integer_network,
     save_integer_network,
 )
+from quantisp.quantization.integer.channels import channels_of
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +136,10 @@ TENSORS = {
     "tile": (lambda t: t["mul/tile"].fill_(2), "zeros and ones"),
     "bias": (lambda t: t.update({"conv2d/bias": t["conv2d/bias"][:3].clone()}), "biases of shape"),
     "kind": (lambda t: t.update({"conv2d/weight": t["conv2d/weight"].float()}), "is no tensor of"),
+    "channels": (
+        lambda t: t.update({"conv2d_1/weight": t["conv2d_1/weight"][:, :1].clone()}),
+        "'conv2d_1' gets 8 channels, and has weights for 4",
+    ),
     "missing": (lambda t: t.pop("conv2d/weight"), "no 'conv2d/weight'"),
     "more": (lambda t: t.update({"nobody/bias": t["conv2d/bias"].clone()}), "no node of the"),
 }
@@ -152,6 +157,16 @@ def test_damaged_tensors_are_one_line(folder, name):
     (folder / "network.json").write_text(json.dumps(document))
     with pytest.raises(ModelError, match=message):
         load_integer_network(folder)
+
+
+def test_channels_that_are_known_are_those_of_a_run(network):
+    names = [node.name for node in network.graph.nodes]
+    given = IntegerExecutor(network).run(noise(1, 1, 8, 12), names)
+    known: dict[str, int | None] = {}
+    for node, own in network:
+        known[node.name] = channels_of(node, own, [known[name] for name in node.inputs])
+        assert known[node.name] in (None, given[node.name].shape[1]), node.name
+    assert sum(count is not None for count in known.values()) > 12
 
 
 def test_files_that_are_none(tmp_path, folder):

@@ -36,6 +36,7 @@ from quantisp.quantization.activations.rescaling import Rescale
 from quantisp.quantization.activations.settings import TIE_RULES
 from quantisp.quantization.graph.nodes import Graph, Mask, Node
 from quantisp.quantization.integer.bounds import worst_accumulators
+from quantisp.quantization.integer.channels import channels_of
 from quantisp.quantization.integer.checks import check_node
 from quantisp.quantization.integer.network import (
     Accumulator,
@@ -221,12 +222,14 @@ def _network(content: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Integ
         raise ModelError(f"expected a tie rule of {', '.join(TIE_RULES)}, found {tie_rule!r}")
     nodes: list[Node] = []
     integers: dict[str, NodeIntegers] = {}
+    channels: dict[str, int | None] = {}
     entries = content["nodes"]
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
         raise ModelError("expected a list of objects as nodes, found something else")
     for entry in cast("list[dict[str, Any]]", entries):
         node, own = _node(entry, tensors)
         check_node(node, own, integers)
+        channels[node.name] = channels_of(node, own, [channels[name] for name in node.inputs])
         nodes.append(node)
         integers[node.name] = own
     if content["output"] not in integers:
