@@ -30,6 +30,8 @@ log = logging.getLogger(__name__)
 
 # Parts of a run, fine enough for every length.
 PARTS = 10**9
+# Of the layers not rounded by themselves: with much time, theirs is the error that is left.
+GROUPS = 6
 
 
 class IncrementalGuide:
@@ -53,9 +55,10 @@ class IncrementalGuide:
         for name, entry in resolved.items():
             if entry.weight_bits is not None:
                 owners.setdefault(id(layers[name].weight), name)
-        self.stages = stages_of(self._rounding.errors_alone(floats, list(owners.values())))
+        errors = self._rounding.errors_alone(floats, list(owners.values()))
+        self.stages = stages_of(errors, groups=GROUPS)
         self._methods = [method_of(layers, names) for names in self.stages]
-        self._ends = [end / PARTS for end in ends_of(PARTS, self.stages)]
+        self._ends = [end / PARTS for end in ends_of(PARTS, self.stages, alone=1)]
 
     def lead(self, model: nn.Module, share: float) -> bool:
         """Round the layers of all stages that have begun."""

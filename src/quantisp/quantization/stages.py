@@ -16,7 +16,7 @@ MOST_ALONE = 5
 FEW_INPUTS = 512
 
 
-def stages_of(errors: Mapping[str, float]) -> list[list[str]]:
+def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]]:
     """Which layers are rounded together, and in which order.
 
     >>> stages_of({"head": 8.0, "a": 1e-3, "tail": 9.0, "b": 2e-3})
@@ -24,6 +24,7 @@ def stages_of(errors: Mapping[str, float]) -> list[list[str]]:
 
     Args:
         errors: of the network's output, with that layer alone rounded.
+        groups: of the layers that are not rounded by themselves.
     """
     order = sorted(errors, key=lambda name: -errors[name])
     left, everything = list(order), sum(errors.values())
@@ -32,8 +33,9 @@ def stages_of(errors: Mapping[str, float]) -> list[list[str]]:
         if sum(errors[name] for name in left) < SHARE * everything:
             break
         stages.append([left.pop(0)])
-    half = (len(left) + 1) // 2
-    return [*stages, *(part for part in (left[:half], left[half:]) if part)]
+    ends = [-(-len(left) * number // groups) for number in range(groups + 1)]
+    parts = [left[begin:end] for begin, end in itertools.pairwise(ends)]
+    return [*stages, *(part for part in parts if part)]
 
 
 def method_of(layers: Mapping[str, Layer], names: Sequence[str]) -> str:
@@ -43,11 +45,11 @@ def method_of(layers: Mapping[str, Layer], names: Sequence[str]) -> str:
     return "k-best" if is_small else "quantease"
 
 
-def ends_of(steps: int, stages: Sequence[Sequence[str]]) -> list[int]:
-    """At which of so many steps each stage ends; one of a single layer has twice as many.
+def ends_of(steps: int, stages: Sequence[Sequence[str]], *, alone: int = 2) -> list[int]:
+    """At which of so many steps each stage ends; one of a single layer has ``alone`` times as many.
 
     >>> ends_of(100, [["tail"], ["head"], ["a", "b"]])
     [40, 80, 100]
     """
-    parts = [2 if len(names) == 1 else 1 for names in stages]
+    parts = [alone if len(names) == 1 else 1 for names in stages]
     return [steps * done // sum(parts) for done in itertools.accumulate(parts)]
