@@ -190,12 +190,13 @@ def begin_fine_tuning(
     folding = fold_batch_norms(model, mosaic(example, pattern))
     for name, reason in folding.left.items():
         log.info("in float: %s, for %s", name, reason)
+    rounding = workers.rank == 0 and not kept.exists()
+    looking = rounding and _looks_at_inputs(tuning.plan, folding.network)
     inputs = None
-    if incremental or _looks_at_inputs(tuning.plan, folding.network):
+    if incremental or looking:
         crops = calibration_batches(patches, seed=seed, largest_px=largest_px)
         inputs = [mosaic(x.cpu(), pattern) for x in crops]
-    if workers.rank == 0 and not kept.exists():
-        looking = _looks_at_inputs(tuning.plan, folding.network)
+    if rounding:
         rounded = quantize(
             folding.network, tuning.plan, inputs if looking else None, seed=seed, on_layer=on_layer
         )
@@ -220,9 +221,9 @@ def begin_fine_tuning(
         guide = IncrementalGuide(teacher, tuning.plan, inputs or [])
     psnr = 0.0
     if workers.rank == 0:
-        # The incremental form begins in float: its start is what is to be beaten.
-        first = TrainableModel(start, "lsq") if incremental else trainable
-        measured = first.to(workers.device)
+        # The incremental form begins in float: the start is what it has to beat.
+        measured = copy.deepcopy(start).eval() if incremental else trainable
+        measured = measured.to(workers.device)
         psnr = validation_psnr_db(measured, validation, pattern, workers.device)
         log.info("quantized, before the first step: %.3f dB on validation", psnr)
     run = FineTunedRun(

@@ -25,7 +25,7 @@ W3 = FineTuning(plan=PLAN, form="lsq")
 TUNED = replace(SETTINGS, learning_rate=2e-3)
 IN_TURN: dict[str, Any] = {
     "fine_tuning": FineTuning(plan=PLAN),
-    "settings": replace(SETTINGS, steps=40, learning_rate=1e-5, validate_every=100),
+    "settings": replace(SETTINGS, steps=40, learning_rate=1e-5),
 }
 
 
@@ -301,10 +301,12 @@ class Own(torch.nn.Module):
 """
 
 
-def tuned_own(source: str, name: str, data: Path, folder: Path, plan: Plan) -> QuantizedModel:
+def tuned_own(
+    source: str, name: str, data: Path, folder: Path, tuned: FineTuning
+) -> QuantizedModel:
     (folder / f"{name}.py").write_text(source)
     factory, out = f"{name}:Own", folder / "run"
-    changes = {"preset": factory, "pattern": None, "fine_tuning": FineTuning(plan=plan)}
+    changes = {"preset": factory, "pattern": None, "fine_tuning": tuned}
     train_model(**tuning(data, out, None, settings=replace(TUNED, steps=4), **changes))
     # A run that goes on folds the same ones.
     train_model(**tuning(data, out, None, settings=replace(TUNED, steps=6), resume=True, **changes))
@@ -320,7 +322,8 @@ def test_batch_norms_are_folded_before_the_first_step(
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
     plan = Plan.uniform(weight_bits=4, activation_bits=activation_bits, granularity="channel")
-    model = tuned_own(OWN, f"own_in_{activation_bits}_bits", data, tmp_path, plan)
+    name = f"own_in_{activation_bits}_bits"
+    model = tuned_own(OWN, name, data, tmp_path, FineTuning(plan=plan))
     assert isinstance(model.network.get_submodule("norm"), torch.nn.Identity)
     assert (model.activations is None) == (activation_bits is None)
 
@@ -331,10 +334,48 @@ def test_a_batch_norm_that_cannot_be_folded_is_trained(
     monkeypatch.syspath_prepend(tmp_path)
     source = OWN.replace("BatchNorm2d(3)", "BatchNorm2d(1)")
     source = source.replace("self.norm(self.conv(mosaic))", "self.conv(self.norm(mosaic))")
-    model = tuned_own(source, "own_with_a_norm", data, tmp_path, W3.plan)
+    model = tuned_own(source, "own_with_a_norm", data, tmp_path, W3)
     assert isinstance(model.network.get_submodule("norm"), torch.nn.BatchNorm2d)
     trained = state(tmp_path / "run")["model"]
     assert int(trained["network.norm.num_batches_tracked"]) == 6
+
+
+OWN_TRANSPOSED = """
+import torch
+from quantisp.cfa import CFAPattern
+
+class Own(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.pattern = CFAPattern.named("bayer")
+        self.conv = torch.nn.Conv2d(1, 4, 3, padding=1)
+        self.wide = torch.nn.ConvTranspose2d(4, 6, 3, padding=1, groups=2)
+        self.last = torch.nn.Conv2d(6, 3, 1)
+
+    def forward(self, mosaic):
+        return self.last(self.wide(self.conv(mosaic)))
+"""
+
+
+def test_transposed_convolutions_of_groups_are_rounded_in_turn(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    tuned = FineTuning(plan=Plan.uniform(weight_bits=3, granularity="channel"))
+    model = tuned_own(OWN_TRANSPOSED, "own_transposed", data, tmp_path, tuned)
+    assert model.scales["wide"].numel() == 6
+
+
+def test_an_unfolded_batch_norm_stays_as_the_teachers(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its running statistics are those of the float network, whose outputs are approached."""
+    monkeypatch.syspath_prepend(tmp_path)
+    source = OWN.replace("BatchNorm2d(3)", "BatchNorm2d(1)")
+    source = source.replace("self.norm(self.conv(mosaic))", "self.conv(self.norm(mosaic))")
+    tuned_own(source, "own_with_a_still_norm", data, tmp_path, FineTuning(plan=W3.plan))
+    trained = state(tmp_path / "run")["model"]
+    assert int(trained["network.norm.num_batches_tracked"]) == 0
 
 
 def unknown_layer() -> FineTuning:

@@ -109,7 +109,7 @@ def test_mistakes_get_one_line_and_nothing_is_written(
         (["--method", "mse"], "expected --weight-bits or --plan beside --method"),
         (["--granularity", "tensor"], "expected --weight-bits or --plan beside --granularity"),
         (["--weight-bits", "4"], "give --init beside --weight-bits"),
-        (["--weight-bits", "4", "--qat", "pact"], "among lsq, plain, found 'pact'"),
+        (["--weight-bits", "4", "--qat", "pact"], "among incremental, lsq, plain, found 'pact'"),
         (["--weight-bits", "1"], "weight bits are 2 to 16"),
     ],
 )

@@ -66,7 +66,10 @@ def photos(tmp_path: Path) -> Path:
             ],
             "no --compile, for --qat incremental",
         ),
-        (["--qat", "pact", "--weight-bits", "4"], "among incremental, lsq, plain"),
+        (
+            ["--last-phase", "0.5", "--weight-bits", "4", "--init", "dephasenet-lite"],
+            "no --last-phase beside --qat incremental",
+        ),
         (["--activation-bits", "8"], "expected --weight-bits or --plan beside --activation-bits"),
     ],
 )

@@ -139,6 +139,25 @@ def test_what_is_in_float_makes_up_for_what_is_rounded(floats: nn.Module) -> Non
     assert float(mine) < 0.7 * float(other)
 
 
+def test_everything_in_float_moves_as_fast_as_weights(floats: nn.Module) -> None:
+    """Biases of layers that share a weight, and layers that stay in float, too."""
+    plan = PLAN.with_layer("tail", LayerPlan(weight_bits=None))
+    model = begun(floats, plan)
+    names = {name for name, _ in model.named_parameters() if not name.endswith("ratio")}
+    assert names <= model.rates.keys()
+    weight = model.rates["network.middle.weight"]
+    assert model.rates["network.middle.bias"] == model.rates["network.again.bias"] < weight
+    # In units of the weight itself.
+    largest = float(floats.get_submodule("tail").get_parameter("weight").abs().max())
+    assert model.rates["network.tail.weight"] == pytest.approx(weight * largest / 7, rel=1e-6)
+
+
+def test_it_stays_in_evaluation_mode(floats: nn.Module) -> None:
+    model = begun(floats)
+    assert model.training
+    assert not model.network.training
+
+
 def test_errors_are_those_from_the_float_network(floats: nn.Module) -> None:
     guide = guide_of(floats)
     given = inputs(5)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quantisp.errors import ModelError, PlanError, SettingError
-from quantisp.quantization import STRAIGHT_THROUGH, LayerPlan, Plan, QuantizedModel, quantize
-from quantisp.quantization.trainable import TrainableModel
+from quantisp.quantization import LayerPlan, Plan, QuantizedModel, quantize
+from quantisp.quantization.trainable import STRAIGHT_THROUGH, TrainableModel
 
 pytestmark = pytest.mark.unit
 

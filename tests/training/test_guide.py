@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from training_kit import KODAK_CFA, saved_run, tiny_net, tiny_patches, tiny_settings, validation
 
-from quantisp.training import Guide, train
+from quantisp.training import train
 from quantisp.training.run import TrainingRun
 
 pytestmark = pytest.mark.unit
@@ -59,10 +59,6 @@ def guided(folder: Path, **changes: Any) -> Counting:
     options = {"pattern": KODAK_CFA, "folder": folder, "guide": Thirds(), **changes}
     train(model, tiny_patches(), validation(), settings, **options)
     return model
-
-
-def test_it_is_a_guide() -> None:
-    assert isinstance(Thirds(), Guide)
 
 
 def test_what_is_not_complete_is_not_validated(tmp_path: Path) -> None:

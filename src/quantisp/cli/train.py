@@ -200,6 +200,11 @@ def train_command(
     form = fine_tuning.form if fine_tuning is not None else qat
     rate = FROM_SCRATCH if form is None else TUNING.get(form, FLOAT_TUNING)
     many_steps = form == "incremental"
+    if many_steps and last_phase is not None:
+        raise SettingError(
+            "expected no --last-phase beside --qat incremental, whose loss is one all the way: "
+            "leave out one"
+        )
     settings = TrainSettings(
         seed=seed,
         domain=domain,

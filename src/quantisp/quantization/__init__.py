@@ -55,7 +55,7 @@ from quantisp.quantization.sensitivity import (
     shared_layers,
 )
 from quantisp.quantization.statistics import LayerStatistics
-from quantisp.quantization.trainable import FINE_TUNING, STRAIGHT_THROUGH, TrainableModel
+from quantisp.quantization.trainable import FINE_TUNING, TrainableModel
 
 __all__ = [
     "BATCH_NORMS",
@@ -68,7 +68,6 @@ __all__ = [
     "OBSERVERS",
     "SENSITIVITY_BITS",
     "STAND_IN",
-    "STRAIGHT_THROUGH",
     "WEIGHT_FORMATS",
     "ActivationSettings",
     "Budget",

@@ -2,8 +2,10 @@
 
 As the method of the same name (:mod:`quantisp.quantization.methods.incremental`, with its sources),
 in the course of a training run: as many steps as there is time for, on patches that are always new,
-and with activations in integers, too. No ground truth is looked at: the outputs of the float
-network are what is approached.
+and with activations in integers, too. It is knowledge distillation: the float network is the
+teacher, and no ground truth is looked at. The method has a descent of its own, for it has to do
+with a thousand steps, on a few inputs and without files; here the trainer's is used, which can be
+killed and goes on. Rates and stages were chosen for the time that each has.
 """
 
 from __future__ import annotations
@@ -63,11 +65,13 @@ class IncrementalGuide:
     def lead(self, model: nn.Module, share: float) -> bool:
         """Round the layers of all stages that have begun."""
         trained = _checked(model)
+        free = set(trained.free)
+        if not free:
+            return False
         changed = False
-        for names, method in list(zip(self.stages, self._methods, strict=True))[
-            : self.stage(share)[0] + 1
-        ]:
-            left = [name for name in names if name in trained.free]
+        due = self.stage(share)[0] + 1
+        for names, method in zip(self.stages[:due], self._methods[:due], strict=True):
+            left = [name for name in names if name in free]
             if left:
                 walked = self._rounding.round_by(
                     trained.network_now(), method, self._inputs, lambda _done, _total: None, left

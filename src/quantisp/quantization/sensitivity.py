@@ -28,6 +28,7 @@ from quantisp.quantization.statistics import (
     first_inputs,
     float_statistics,
 )
+from quantisp.quantization.watching import beside
 
 __all__ = [
     "SENSITIVITY_BITS",
@@ -169,7 +170,7 @@ class _Bench:
             nn.utils.convert_conv2d_weight_memory_format(copied, torch.channels_last)
             for copied in (copy.deepcopy(model).eval().requires_grad_(False) for _ in range(2))
         )
-        calibration = first_inputs(calibration)
+        calibration = [beside(reference, x) for x in first_inputs(calibration)]
         fitted, kept_apart = held_out(calibration)
         count_calls(reference, calibration[0], names)
         plans = {name: replace(plans[name], method=_method(plans[name])) for name in names}

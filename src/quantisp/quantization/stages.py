@@ -40,8 +40,10 @@ def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]
 
 def method_of(layers: Mapping[str, Layer], names: Sequence[str]) -> str:
     """By which method a stage's layers are rounded: the slow one for one layer of few inputs."""
-    weight = layers[names[0]].weight
-    is_small = len(names) == 1 and weight.numel() <= FEW_INPUTS * len(weight)
+    layer = layers[names[0]]
+    channels = layer.axis("channel")
+    outputs = 1 if channels is None else layer.weight.shape[channels] * layer.scale_groups
+    is_small = len(names) == 1 and layer.weight.numel() <= FEW_INPUTS * outputs
     return "k-best" if is_small else "quantease"
 
 

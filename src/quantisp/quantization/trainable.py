@@ -12,7 +12,8 @@ from torch.func import functional_call
 
 from quantisp.errors import ModelError, PlanError, SettingError
 from quantisp.quantization.activations.trainable import TrainableActivations
-from quantisp.quantization.affine import QuantizedWeight, spread_scale
+from quantisp.quantization.affine import QuantizedWeight, spread_scale, weight_scale
+from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.frozen_codes import FrozenCodes
 from quantisp.quantization.graph.capture import run_padded
 from quantisp.quantization.layers import find_layers
@@ -42,8 +43,8 @@ class TrainableModel(nn.Module):
     weights that the rounded codes stand for, so that the running mean of a trainer is a quantized
     network, too. With ``lsq`` it begins as exactly the network that was quantized; ``plain`` keeps
     the codes of channels that use the last one, and rounds others anew. With ``incremental`` it
-    begins as the float network, and codes are put in the place of one layer after the other
-    (:meth:`freeze`).
+    begins as the float network (with activations in integers, if they are), and codes are put in
+    the place of one layer after the other (:meth:`freeze`).
 
     Where activations are in integers, the captured graph is run in place of the network, with a
     quantizer wherever the integers have one.
@@ -76,7 +77,8 @@ class TrainableModel(nn.Module):
         _check(start, form, floats)
         self.form = form
         self.plan = start.plan
-        self.decisions = start.decisions
+        # The codes of the incremental form are to come.
+        self.decisions = start.decisions if floats is None else ()
         first = start.network if floats is None else floats
         self.network = copy.deepcopy(first).requires_grad_(True)
         layers = find_layers(self.network)
@@ -90,7 +92,11 @@ class TrainableModel(nn.Module):
         self.activations: TrainableActivations | None = None
         if start.activations is not None:
             self.activations = TrainableActivations(
-                start.activations, start.network, start.plan.activations, learned=form != "plain"
+                start.activations,
+                start.network,
+                start.plan.activations,
+                learned=form != "plain",
+                corrected=floats is None,
             )
         self._units = tuple(f"unit_{index}" for index in range(len(self._names)))
         for name, unit in zip(self._names, self._units, strict=True):
@@ -124,9 +130,9 @@ class TrainableModel(nn.Module):
         if form == "incremental":
             # Until they are codes, weights are moved as those of a float network are.
             self.code_parameters = ()
-            self.rates |= self._bias_rates()
+            self.rates |= self._other_rates()
         self.pattern = start.pattern
-        self.training = start.training
+        self.train(start.training)
 
     def forward(self, mosaic: Float[Tensor, "*input"]) -> Float[Tensor, "*output"]:
         """The output of the network with the weights that its codes stand for."""
@@ -137,6 +143,16 @@ class TrainableModel(nn.Module):
             return run_padded(self.network, lambda x: activations(x, layers), mosaic)
         named = {_weight_of(name): weight for name, weight in weights.items()}
         return functional_call(self.network, named, (mosaic,))
+
+    def train(self, mode: bool = True) -> TrainableModel:
+        """As of every module; but the network of the incremental form stays in evaluation mode.
+
+        What it approaches are outputs in that mode.
+        """
+        super().train(mode)
+        if self.form == "incremental":
+            self.network.eval()
+        return self
 
     @property
     def free(self) -> tuple[str, ...]:
@@ -224,13 +240,21 @@ class TrainableModel(nn.Module):
     def _master(self, name: str) -> Tensor:
         return self.network.get_submodule(name).get_parameter("weight")
 
-    def _bias_rates(self) -> dict[str, float]:
-        """A bias moves as fast as its layer's weights."""
+    def _other_rates(self) -> dict[str, float]:
+        """Layers that stay in float move like the others, and biases as fast as their weights."""
+        units = dict(zip(self._names, self._units, strict=True))
         found: dict[str, float] = {}
-        for name, unit in zip(self._names, self._units, strict=True):
-            if "bias" in dict(self.network.get_submodule(name).named_parameters(recurse=False)):
-                bias = f"network.{name}.bias" if name else "network.bias"
-                found[bias] = CODE_RATE * float(self.get_buffer(unit))
+        for name, layer in find_layers(self.network).items():
+            own = dict(layer.module.named_parameters(recurse=False))
+            if name in self._owner:
+                unit = float(self.get_buffer(units[self._owner[name]]))
+            else:
+                unit = float(weight_scale(layer.weight.detach(), IntFormat(bits=UNIT_BITS)))
+            moved = {"bias"} if name in self._owner else {"weight", "bias"}
+            for parameter in moved & own.keys():
+                found[f"network.{name}.{parameter}" if name else f"network.{parameter}"] = (
+                    CODE_RATE * unit
+                )
         return found
 
 

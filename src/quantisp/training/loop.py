@@ -150,6 +150,7 @@ class _Course:
         if not run.curve or run.curve[-1].step != run.step:
             while not self._validated():
                 run.return_to_snapshot()
+                run.lead(1.0)
         run.finish()
         self._report(due=True)
 

@@ -10,7 +10,6 @@ from torch.nn import functional
 
 from quantisp.errors import ModelError
 from quantisp.quantization import (
-    STRAIGHT_THROUGH,
     LayerPlan,
     Plan,
     QuantizedModel,
@@ -19,6 +18,7 @@ from quantisp.quantization import (
     quantize,
     unpack_quantized,
 )
+from quantisp.quantization.trainable import STRAIGHT_THROUGH
 
 pytestmark = pytest.mark.unit
 

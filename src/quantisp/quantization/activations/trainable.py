@@ -52,7 +52,8 @@ class TrainableActivations(nn.Module):
             begin with; it is not changed.
         network: that the graph is of, for its biases.
         settings: the tie rule, and the width of biases.
-        learned: scales are parameters (``lsq``), or follow the values (``plain``).
+        learned: scales are parameters, or follow the values (``plain``).
+        corrected: biases are corrected as in ``start``; False where its codes are not used.
 
     Attributes:
         scale_parameters: the names of the parameters that are scales.
@@ -65,6 +66,7 @@ class TrainableActivations(nn.Module):
         settings: ActivationSettings,
         *,
         learned: bool,
+        corrected: bool = True,
     ) -> None:
         super().__init__()
         self.settings = settings
@@ -88,7 +90,7 @@ class TrainableActivations(nn.Module):
         self._corrected: dict[str, str] = {}
         layers = dict(network.named_modules())
         for step in start.steps:
-            if isinstance(step, WeightStep):
+            if corrected and isinstance(step, WeightStep):
                 self._add_correction(step, layers[step.node.layer or ""])
 
     def forward(self, x: Float[Tensor, "n c h w"], layers: Parameters) -> Tensor:
