@@ -269,13 +269,18 @@ def test_the_plain_form_and_a_mixed_plan(data: Path, begun: Path, tmp_path: Path
 
 
 @pytest.mark.parametrize("form", ["incremental", "lsq"])
-def test_activations_in_integers(data: Path, begun: Path, tmp_path: Path, form: str) -> None:
+def test_activations_in_integers(
+    data: Path, begun: Path, learned: Path, tmp_path: Path, form: str
+) -> None:
     plan = Plan.uniform(weight_bits=4, activation_bits=5, granularity="channel")
     out, changes = tmp_path / "run", {"fine_tuning": FineTuning(plan=plan, form=form)}
     settings = replace(TUNED, steps=6, learning_rate=3e-5)
-    train_model(**tuning(data, out, begun, settings=replace(settings, steps=4), **changes))
+    if form == "incremental":
+        begun, settings = learned, IN_TURN["settings"]
+    part = replace(settings, steps=4)
+    train_model(**tuning(data, out, begun, settings=part, **changes))
     train_model(**tuning(data, out, begun, settings=settings, resume=True, **changes))
-    assert state(out)["step"] == 6
+    assert state(out)["step"] == settings.steps
     model, start = quantized(out), quantized(out, "start.safetensors")
     assert model.plan == plan
     assert model.activations is not None

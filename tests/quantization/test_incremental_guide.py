@@ -148,7 +148,7 @@ def test_everything_in_float_moves_as_fast_as_weights(floats: nn.Module) -> None
     weight = model.rates["network.middle.weight"]
     assert model.rates["network.middle.bias"] == model.rates["network.again.bias"] < weight
     # In units of the weight itself.
-    largest = float(floats.get_submodule("tail").get_parameter("weight").abs().max())
+    largest = float(floats.get_submodule("tail").get_parameter("weight").detach().abs().max())
     assert model.rates["network.tail.weight"] == pytest.approx(weight * largest / 7, rel=1e-6)
 
 
