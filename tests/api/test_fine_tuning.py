@@ -305,6 +305,11 @@ class Own(torch.nn.Module):
         return self.norm(self.conv(mosaic))
 """
 
+# A norm that no layer comes before cannot be folded.
+NORM_FIRST = OWN.replace("BatchNorm2d(3)", "BatchNorm2d(1)").replace(
+    "self.norm(self.conv(mosaic))", "self.conv(self.norm(mosaic))"
+)
+
 
 def tuned_own(
     source: str, name: str, data: Path, folder: Path, tuned: FineTuning
@@ -337,9 +342,7 @@ def test_a_batch_norm_that_cannot_be_folded_is_trained(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(tmp_path)
-    source = OWN.replace("BatchNorm2d(3)", "BatchNorm2d(1)")
-    source = source.replace("self.norm(self.conv(mosaic))", "self.conv(self.norm(mosaic))")
-    model = tuned_own(source, "own_with_a_norm", data, tmp_path, W3)
+    model = tuned_own(NORM_FIRST, "own_with_a_norm", data, tmp_path, W3)
     assert isinstance(model.network.get_submodule("norm"), torch.nn.BatchNorm2d)
     trained = state(tmp_path / "run")["model"]
     assert int(trained["network.norm.num_batches_tracked"]) == 6
@@ -376,9 +379,7 @@ def test_an_unfolded_batch_norm_stays_as_the_teachers(
 ) -> None:
     """Its running statistics are those of the float network, whose outputs are approached."""
     monkeypatch.syspath_prepend(tmp_path)
-    source = OWN.replace("BatchNorm2d(3)", "BatchNorm2d(1)")
-    source = source.replace("self.norm(self.conv(mosaic))", "self.conv(self.norm(mosaic))")
-    tuned_own(source, "own_with_a_still_norm", data, tmp_path, FineTuning(plan=W3.plan))
+    tuned_own(NORM_FIRST, "own_with_a_still_norm", data, tmp_path, FineTuning(plan=W3.plan))
     trained = state(tmp_path / "run")["model"]
     assert int(trained["network.norm.num_batches_tracked"]) == 0
 
