@@ -185,7 +185,7 @@ def error_of(network: nn.Module, zoo: nn.Module, inputs: list[Tensor]) -> float:
 
 @pytest.mark.unit
 @pytest.mark.parametrize("granularity", ["tensor", "channel"])
-@pytest.mark.parametrize("method", ["gptq", "quantease", "quantease-bias", "auto"])
+@pytest.mark.parametrize("method", ["gptq", "quantease", "quantease-bias", "yaqa", "auto"])
 def test_a_network_is_nearer_to_float_than_by_rounding_to_nearest(
     zoo: nn.Module, inputs: list[Tensor], method: str, granularity: str
 ) -> None:

@@ -8,7 +8,14 @@ from typing import cast
 
 from torch import Tensor, nn
 
-__all__ = ["LAYER_KINDS", "Layer", "find_layers", "over_channels", "small_modules"]
+__all__ = [
+    "LAYER_KINDS",
+    "Layer",
+    "bias_of",
+    "find_layers",
+    "over_channels",
+    "small_modules",
+]
 
 # Each kind, and the axis of its weight that counts output channels.
 _OUTPUT_AXIS: dict[type[nn.Module], int] = {nn.Conv2d: 0, nn.ConvTranspose2d: 1, nn.Linear: 0}
@@ -90,6 +97,11 @@ def small_modules(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in modules
         if name not in layers and any(True for _ in module.parameters(recurse=False))
     }
+
+
+def bias_of(module: nn.Module) -> nn.Parameter | None:
+    """The module's own bias, if it has one."""
+    return dict(module.named_parameters(recurse=False)).get("bias")
 
 
 def over_channels(module: nn.Module, values: Tensor) -> Tensor:

@@ -19,8 +19,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.errors import PlanError, RunError, SettingError
+from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.layers import Layer, find_layers
-from quantisp.quantization.methods import CALIBRATED, METHODS
+from quantisp.quantization.methods import CALIBRATED, LOOKS_AT_CURVATURE, METHODS
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.statistics import (
     LayerStatistics,
@@ -175,6 +176,8 @@ class _Bench:
         count_calls(reference, calibration[0], names)
         plans = {name: replace(plans[name], method=_method(plans[name])) for name in names}
         looking = [name for name in names if plans[name].method in CALIBRATED]
+        felt = [name for name in names if plans[name].method in LOOKS_AT_CURVATURE]
+        curvatures = output_curvatures(reference, felt, fitted) if felt else {}
         with torch.inference_mode():
             outputs = [reference(x) for x in kept_apart]
         return cls(
@@ -182,7 +185,10 @@ class _Bench:
             reference=reference,
             layers=find_layers(trial),
             plans=plans,
-            statistics=float_statistics(reference, looking, fitted),
+            statistics={
+                name: replace(found, curvature=curvatures.get(name))
+                for name, found in float_statistics(reference, looking, fitted).items()
+            },
             inputs=kept_apart,
             outputs=outputs,
         )

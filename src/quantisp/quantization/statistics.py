@@ -45,6 +45,8 @@ class LayerStatistics:
         mean: of y.
         float_mean: of x.
         count: of columns.
+        curvature: of the network's output in the layer's outputs, but for a common factor
+            (:mod:`quantisp.quantization.curvature`); None where no method asked for it.
     """
 
     gram: Float[Tensor, "groups k k"]
@@ -52,6 +54,7 @@ class LayerStatistics:
     mean: Float[Tensor, "groups k"]
     float_mean: Float[Tensor, "groups k"]
     count: int
+    curvature: Float[Tensor, "groups rows rows"] | None = None
 
     def centred(self) -> LayerStatistics:
         """Without the means, which a bias can make up for."""

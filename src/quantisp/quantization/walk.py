@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from quantisp.errors import ModelError, SettingError
 from quantisp.quantization.affine import QuantizedWeight, weight_scale
+from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import Layer, find_layers
-from quantisp.quantization.methods import CALIBRATED, METHODS
+from quantisp.quantization.methods import CALIBRATED, LOOKS_AT_CURVATURE, METHODS
 from quantisp.quantization.network import RoundedNetwork
 from quantisp.quantization.plan import LayerPlan
 from quantisp.quantization.statistics import (
@@ -57,6 +58,8 @@ def walk(
     looking = [name for name in planned if resolved[name].method in CALIBRATED]
     calls = count_calls(reference, calibration[0], looking) if looking else {}
     names = [*(name for name in planned if name not in calls), *calls]
+    felt = [name for name in calls if resolved[name].method in LOOKS_AT_CURVATURE]
+    curvatures = output_curvatures(reference, felt, calibration) if felt else {}
     weights: dict[str, QuantizedWeight] = {}
     done: dict[int, str] = {}
     for count, name in enumerate(names, start=1):
@@ -66,7 +69,12 @@ def walk(
         if first != name:
             weights[name] = weights[first]
             continue
-        walked = _Stop(name=name, plan=resolved[name], calls=calls.get(name, 0))
+        walked = _Stop(
+            name=name,
+            plan=resolved[name],
+            calls=calls.get(name, 0),
+            curvature=curvatures.get(name),
+        )
         weight, bias = _rounded(layer, walked, planned[name], (network, reference), calibration)
         weights[name] = weight
         with torch.no_grad():
@@ -85,11 +93,12 @@ def walk(
 
 @dataclass(frozen=True, kw_only=True)
 class _Stop:
-    """A layer on the way, and how often the network uses it."""
+    """A layer on the way, how often the network uses it, and its curvature for who looks at it."""
 
     name: str
     plan: LayerPlan
     calls: int
+    curvature: Tensor | None
 
 
 def _rounded(
@@ -114,6 +123,7 @@ def _rounded(
         weight_scale(weight, int_format)
         inputs = first_inputs(calibration)
         statistics = layer_statistics(*networks, stop.name, inputs, calls=stop.calls)
+        statistics = replace(statistics, curvature=stop.curvature)
         method = CALIBRATED[plan.method]
         return method(layer.module, weight, int_format, plan.rounding, axis, statistics)
     except ModelError as error:

@@ -33,12 +33,14 @@ from quantisp.quantization.methods.quantease import (
     round_by_quantease_with_bias,
 )
 from quantisp.quantization.methods.rtn import round_to_nearest
+from quantisp.quantization.methods.yaqa import round_by_yaqa
 from quantisp.quantization.network import NetworkMethod
 from quantisp.quantization.rounding import Rounding
 from quantisp.quantization.statistics import LayerStatistics
 
 __all__ = [
     "CALIBRATED",
+    "LOOKS_AT_CURVATURE",
     "METHODS",
     "NETWORK",
     "CalibratedMethod",
@@ -112,7 +114,10 @@ CALIBRATED: dict[str, CalibratedMethod] = {
     "k-best": round_by_k_best,
     "quantease": round_by_quantease,
     "quantease-bias": round_by_quantease_with_bias,
+    "yaqa": round_by_yaqa,
 }
+# Of these, those that look at how the network's output follows the layer's outputs, too.
+LOOKS_AT_CURVATURE = frozenset({"yaqa"})
 NETWORK: dict[str, NetworkMethod] = {
     "equalization": round_equalized,
     "bias-correction": correct_biases,

@@ -29,7 +29,7 @@ from torch.func import functional_call
 from quantisp.errors import RunError
 from quantisp.quantization.affine import QuantizedWeight, spread_scale, weight_scale
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import find_layers
+from quantisp.quantization.layers import bias_of, find_layers
 from quantisp.quantization.network import NetworkTask, RoundedNetwork, squared_errors
 from quantisp.quantization.stages import ends_of, method_of, stages_of
 
@@ -95,7 +95,7 @@ class _Descent:
         self.bias = {
             name: bias.detach().clone().requires_grad_()
             for name in owners
-            if (bias := _own_bias(self.base, name)) is not None
+            if (bias := bias_of(self.base.get_submodule(name))) is not None
         }
         self.steps = 0
         device = next(self.base.parameters()).device
@@ -240,7 +240,3 @@ class _RoundedLayer:
             axis=self._axis,
             groups=self._groups,
         )
-
-
-def _own_bias(network: nn.Module, name: str) -> Tensor | None:
-    return dict(network.get_submodule(name).named_parameters(recurse=False)).get("bias")

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.layers import bias_of
 from quantisp.quantization.methods.gptq import (
     Gram,
     Matrix,
@@ -32,7 +33,13 @@ from quantisp.quantization.methods.gptq import (
 from quantisp.quantization.rounding import Rounding, round_tensor
 from quantisp.quantization.statistics import LayerStatistics, as_matrix
 
-__all__ = ["improved", "round_by_quantease", "round_by_quantease_with_bias", "target_weight"]
+__all__ = [
+    "corrected_bias",
+    "improved",
+    "round_by_quantease",
+    "round_by_quantease_with_bias",
+    "target_weight",
+]
 
 SWEEPS = 12
 
@@ -59,15 +66,24 @@ def round_by_quantease_with_bias(
     statistics: LayerStatistics,
 ) -> tuple[QuantizedWeight, Float[Tensor, " channels"] | None]:
     """Quantize one weight and correct the bias, where there is one."""
-    bias = dict(layer.named_parameters(recurse=False)).get("bias")
-    if bias is None:
+    if bias_of(layer) is None:
         return round_by_quantease(layer, weight, int_format, rounding, axis, statistics)
     codes, scale = _solve(layer, weight, int_format, rounding, axis, statistics.centred())
     rounded = as_weight(layer, weight, codes, scale, axis)
+    return rounded, corrected_bias(layer, weight, rounded, statistics)
+
+
+def corrected_bias(
+    layer: nn.Module, weight: Tensor, rounded: QuantizedWeight, statistics: LayerStatistics
+) -> Float[Tensor, " channels"] | None:
+    """The bias with which the layer's outputs have the float layer's means; None without one."""
+    bias = bias_of(layer)
+    if bias is None:
+        return None
     wanted = as_matrix(layer, weight.double()) @ statistics.float_mean[:, :, None]
     given = as_matrix(layer, rounded.dequantize().double()) @ statistics.mean[:, :, None]
     shift = (wanted - given).flatten()
-    return rounded, (bias.detach().cpu().double() + shift).float()
+    return (bias.detach().cpu().double() + shift).float()
 
 
 def _solve(
