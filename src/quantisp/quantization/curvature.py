@@ -26,7 +26,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.errors import RunError
-from quantisp.quantization.layers import find_layers
 from quantisp.quantization.statistics import as_matrix, first_inputs, float_statistics
 from quantisp.quantization.watching import beside
 
@@ -74,7 +73,7 @@ def output_curvatures(
             seen = (matrix @ inverses[name] @ matrix.mT).double()
             found[name] = found[name] + seen if name in found else seen
     for name, layer in layers.items():
-        rows = as_matrix(layer, find_layers(layer)[""].weight).shape[:2]
+        rows = as_matrix(layer, layer.get_parameter("weight")).shape[:2]
         found.setdefault(name, torch.zeros(*rows, rows[1], dtype=torch.float64))
         if not bool(torch.isfinite(found[name]).all()):
             raise RunError(f"expected finite gradients of layer {name!r}: check the network")
