@@ -52,8 +52,11 @@ def test_the_same_bits_come_back(quantized: QuantizedModel, structure: nn.Module
         assert again.codes[name].dtype == codes.dtype
         assert torch.equal(again.codes[name], codes)
         assert torch.equal(again.scales[name], quantized.scales[name])
+    own = quantized.network.state_dict()
+    assert all(torch.equal(value, own[name]) for name, value in again.network.state_dict().items())
+    # Equal weights of another layout in memory may take another kernel, and so another last bit.
     x = torch.rand(1, 1, 8, 8)
-    assert torch.equal(again(x), quantized(x))
+    torch.testing.assert_close(again(x), quantized(x))
     assert not again.training
     assert not any(parameter.requires_grad for parameter in again.parameters())
     assert torch.equal(structure.head.weight, untouched)

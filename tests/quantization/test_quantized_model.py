@@ -65,9 +65,12 @@ def test_output_is_that_of_the_dequantized_network(zoo: nn.Module, image: Tensor
     by_hand = copy.deepcopy(zoo)
     with torch.no_grad():
         for name, codes in quantized.codes.items():
-            by_hand.get_parameter(f"{name}.weight").copy_(codes * quantized.scales[name])
-        assert torch.equal(quantized(image), by_hand(image))
-        assert not torch.equal(quantized(image), zoo(image))
+            weight = by_hand.get_parameter(f"{name}.weight")
+            weight.copy_(codes * quantized.scales[name])
+            assert torch.equal(quantized.network.get_parameter(f"{name}.weight"), weight)
+        # Equal weights of another layout in memory may take another kernel, and another last bit.
+        torch.testing.assert_close(quantized(image), by_hand(image))
+        assert float((quantized(image) - zoo(image)).abs().max()) > 1e-3
 
 
 def test_more_bits_are_closer_to_float(zoo: nn.Module, image: Tensor):
