@@ -98,7 +98,9 @@ def test_adaround_gives_the_same_codes_for_the_same_inputs(
     residual: nn.Module, inputs: list[Tensor]
 ) -> None:
     """What it brings is tested by layers: in so small a network the output hangs on last bits."""
+    before = copy.deepcopy(residual.state_dict())
     found, again = (rounded(residual, "adaround", inputs[:2]) for _ in range(2))
+    assert all(torch.equal(value, before[name]) for name, value in residual.state_dict().items())
     assert all(torch.equal(codes, again.codes[name]) for name, codes in found.codes.items())
 
 

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.errors import RunError
+from quantisp.quantization.methods.gptq import damped
 from quantisp.quantization.statistics import as_matrix, first_inputs, float_statistics
 from quantisp.quantization.watching import beside
 
@@ -85,7 +86,4 @@ def _each(inputs: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _inverse(gram: Float[Tensor, "groups k k"]) -> Float[Tensor, "groups k k"]:
-    amount = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
-    amount = amount.clamp(min=torch.finfo(torch.float32).tiny)
-    damped = gram + amount[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype)
-    return torch.cholesky_inverse(torch.linalg.cholesky(damped)).float()
+    return torch.cholesky_inverse(torch.linalg.cholesky(damped(gram, DAMPING))).float()

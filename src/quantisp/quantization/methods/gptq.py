@@ -100,9 +100,9 @@ def as_weight(
     return QuantizedWeight(codes=shaped, scale=flat, axis=axis, groups=groups)
 
 
-def damped(gram: Gram) -> Gram:
-    """With a little on the diagonal: inputs that are always zero leave nothing to invert."""
-    amount = DAMPING * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
+def damped(gram: Gram, share: float = DAMPING) -> Gram:
+    """With that share of the mean more on the diagonal: zeros leave nothing to invert."""
+    amount = share * gram.diagonal(dim1=1, dim2=2).mean(dim=1)
     amount = amount.clamp(min=torch.finfo(torch.float32).tiny)
     return gram + amount[:, None, None] * torch.eye(gram.shape[1], dtype=gram.dtype)
 

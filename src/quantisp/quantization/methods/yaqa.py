@@ -63,19 +63,12 @@ def round_by_yaqa(
     target = target_weight(layer, weight, seen)
     codes, scale = gptq(target, seen.gram, int_format, rounding, shared=shared)
     codes, scale = improved(target, seen.gram, codes, scale, int_format, rounding, shared=shared)
-    curvature = _damped(statistics.curvature)
+    curvature = damped(statistics.curvature, DAMPING)
     groups = zip(target, damped(seen.gram), curvature, codes, scale, strict=True)
     found = [_solve(*group, int_format, rounding, shared=shared) for group in groups]
     codes, scale = (torch.stack(values) for values in zip(*found, strict=True))
     rounded = as_weight(layer, weight, codes, scale, axis)
     return rounded, corrected_bias(layer, weight, rounded, statistics)
-
-
-def _damped(curvature: Float[Tensor, "groups rows rows"]) -> Float[Tensor, "groups rows rows"]:
-    amount = DAMPING * curvature.diagonal(dim1=1, dim2=2).mean(dim=1)
-    # Outputs that nothing feels have no curvature at all.
-    amount = amount.clamp(min=torch.finfo(torch.float32).tiny)
-    return curvature + amount[:, None, None] * torch.eye(curvature.shape[1], dtype=curvature.dtype)
 
 
 def _solve(
