@@ -10,7 +10,12 @@ from torch import Tensor, nn
 
 from quantisp.quantization import IntFormat
 from quantisp.quantization.methods.gptq import gptq, output_error
-from quantisp.quantization.methods.k_best import _search, round_by_k_best, sorted_columns
+from quantisp.quantization.methods.k_best import (
+    _search,
+    round_by_k_best,
+    round_by_k_best_with_bias,
+    sorted_columns,
+)
 from quantisp.quantization.statistics import LayerStatistics
 
 pytestmark = pytest.mark.unit
@@ -51,6 +56,23 @@ def test_no_row_is_farther_than_by_gptq() -> None:
     assert bias is None
     assert bool((by_k_best <= by_gptq * (1 + 1e-6)).all())
     assert float(by_k_best.sum()) < 0.95 * float(by_gptq.sum())
+
+
+def test_with_a_bias_errors_of_the_mean_cost_nothing() -> None:
+    torch.manual_seed(2)
+    layer, int_format = nn.Conv2d(6, 8, 3), IntFormat(bits=3)
+    weight, mean = layer.weight.detach(), torch.full((1, 54), 2.0, dtype=torch.float64)
+    spread, none = correlated(54)[None], torch.zeros_like(mean)
+    gram = spread + mean[:, :, None] * mean[:, None]
+    seen = LayerStatistics(gram=gram, cross=gram, mean=mean, float_mean=mean, count=200)
+    found, bias = round_by_k_best_with_bias(layer, weight, int_format, "half_even", 0, seen)
+    still = LayerStatistics(gram=spread, cross=spread, mean=none, float_mean=none, count=200)
+    without, _ = round_by_k_best(layer, weight, int_format, "half_even", 0, still)
+    assert torch.equal(found.codes, without.codes)
+    assert bias is not None
+    outputs = found.dequantize().double().reshape(8, -1) @ mean[0] + bias
+    old = layer.get_parameter("bias").detach()
+    torch.testing.assert_close(outputs, weight.double().reshape(8, -1) @ mean[0] + old)
 
 
 def test_what_is_left_decides_about_the_order() -> None:

@@ -121,6 +121,16 @@ def test_a_seed_chooses_what_is_drawn(
 
 
 @pytest.mark.unit
+def test_inputs_of_several_sizes_are_only_mixed_with_their_own(
+    residual: nn.Module, inputs: list[Tensor]
+) -> None:
+    found = rounded(residual, "incremental", [*inputs, *(x[..., :16] for x in inputs[:2])])
+    unseen = [x.flip(2) for x in inputs]
+    nearest = error_of(rounded(residual, "mse", None), residual, unseen)
+    assert error_of(found, residual, unseen) < 0.3 * nearest
+
+
+@pytest.mark.unit
 def test_the_methods_come_in_the_order_of_their_worth(
     residual: nn.Module, inputs: list[Tensor]
 ) -> None:

@@ -23,7 +23,7 @@ from quantisp.quantization.layers import find_layers
 from quantisp.quantization.layerwise import LayerwiseRounding
 from quantisp.quantization.network import squared_errors
 from quantisp.quantization.plan import Plan
-from quantisp.quantization.stages import ends_of, method_of, stages_of
+from quantisp.quantization.stages import ends_of, is_small, stages_of
 from quantisp.quantization.trainable import TrainableModel
 
 __all__ = ["IncrementalGuide"]
@@ -59,7 +59,9 @@ class IncrementalGuide:
                 owners.setdefault(id(layers[name].weight), name)
         errors = self._rounding.errors_alone(floats, list(owners.values()))
         self.stages = stages_of(errors, groups=GROUPS)
-        self._methods = [method_of(layers, names) for names in self.stages]
+        self._methods = [
+            "k-best" if is_small(layers, names) else "quantease" for names in self.stages
+        ]
         self._ends = [end / PARTS for end in ends_of(PARTS, self.stages, alone=1)]
 
     def lead(self, model: nn.Module, share: float) -> bool:

@@ -40,6 +40,7 @@ class LayerwiseRounding:
         inputs: Sequence[Tensor],
         report: Report,
         layers: Sequence[str] | None = None,
+        curvatures: Mapping[str, Tensor] | None = None,
     ) -> RoundedNetwork:
         """As :class:`quantisp.quantization.network.RoundBy`."""
         tried = {
@@ -50,7 +51,7 @@ class LayerwiseRounding:
         }
         if layers is not None:
             tried = {n: e if n in layers else FLOAT for n, e in tried.items()}
-        return walk(network, tried, inputs, report)
+        return walk(network, tried, inputs, report, curvatures)
 
     def errors_alone(self, network: nn.Module, layers: Sequence[str]) -> Mapping[str, float]:
         """As :data:`quantisp.quantization.network.ErrorsAlone`."""

@@ -76,8 +76,13 @@ class RoundBy(Protocol):
         inputs: Sequence[Tensor],
         report: Report,
         layers: Sequence[str] | None = None,
+        curvatures: Mapping[str, Tensor] | None = None,
     ) -> RoundedNetwork:
-        """Round ``layers`` and leave every other weight as it is; None is every planned layer."""
+        """Round ``layers`` and leave every other weight as it is; None is every planned layer.
+
+        ``curvatures`` are known from before, of this network or one that is nearly the same; with
+        None, a method that looks at them has them measured.
+        """
         ...
 
 

@@ -1,4 +1,4 @@
-"""Incremental rounding's stages: which layers are rounded together, in which order, and how."""
+"""Incremental rounding's stages: which layers are rounded together, and in which order."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from quantisp.quantization.layers import Layer
 
-__all__ = ["ends_of", "method_of", "stages_of"]
+__all__ = ["ends_of", "is_small", "stages_of"]
 
 # A layer is rounded by itself until those that are left have this share of all errors.
 SHARE = 0.05
@@ -38,13 +38,12 @@ def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]
     return [*stages, *(part for part in parts if part)]
 
 
-def method_of(layers: Mapping[str, Layer], names: Sequence[str]) -> str:
-    """By which method a stage's layers are rounded: the slow one for one layer of few inputs."""
+def is_small(layers: Mapping[str, Layer], names: Sequence[str]) -> bool:
+    """Whether a stage is a layer by itself with inputs few enough for K-best."""
     layer = layers[names[0]]
     channels = layer.axis("channel")
     outputs = 1 if channels is None else layer.weight.shape[channels] * layer.scale_groups
-    is_small = len(names) == 1 and layer.weight.numel() <= FEW_INPUTS * outputs
-    return "k-best" if is_small else "quantease"
+    return len(names) == 1 and layer.weight.numel() <= FEW_INPUTS * outputs
 
 
 def ends_of(steps: int, stages: Sequence[Sequence[str]], *, alone: int = 2) -> list[int]:

@@ -34,6 +34,7 @@ def walk(
     resolved: Mapping[str, LayerPlan],
     calibration: Sequence[Float[Tensor, "_ _ _ _"]],
     on_layer: Callable[[int, int], None] | None = None,
+    curvatures: Mapping[str, Tensor] | None = None,
 ) -> RoundedNetwork:
     """Quantize layer by layer, in the order in which the network uses them.
 
@@ -42,6 +43,8 @@ def walk(
         resolved: what becomes of each of its layers; none by a method of whole networks.
         calibration: network inputs; may be empty if no method looks at them.
         on_layer: called with the number of layers done, and of all.
+        curvatures: of the layers whose methods look at them; None measures them, which takes half a
+            minute.
 
     Raises:
         ModelError: a weight is not float32 or not finite, or a layer is not used by the inputs.
@@ -59,7 +62,8 @@ def walk(
     calls = count_calls(reference, calibration[0], looking) if looking else {}
     names = [*(name for name in planned if name not in calls), *calls]
     felt = [name for name in calls if resolved[name].method in LOOKS_AT_CURVATURE]
-    curvatures = output_curvatures(reference, felt, calibration) if felt else {}
+    if curvatures is None:
+        curvatures = output_curvatures(reference, felt, calibration) if felt else {}
     weights: dict[str, QuantizedWeight] = {}
     done: dict[int, str] = {}
     for count, name in enumerate(names, start=1):
@@ -73,7 +77,7 @@ def walk(
             name=name,
             plan=resolved[name],
             calls=calls.get(name, 0),
-            curvature=curvatures.get(name),
+            curvature=curvatures[name] if name in felt else None,
         )
         weight, bias = _rounded(layer, walked, planned[name], (network, reference), calibration)
         weights[name] = weight

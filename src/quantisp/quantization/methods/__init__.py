@@ -26,7 +26,7 @@ from quantisp.quantization.methods.equalization import round_equalized
 from quantisp.quantization.methods.external import GROUPS, external_methods
 from quantisp.quantization.methods.gptq import round_by_gptq
 from quantisp.quantization.methods.incremental import round_incrementally
-from quantisp.quantization.methods.k_best import round_by_k_best
+from quantisp.quantization.methods.k_best import round_by_k_best, round_by_k_best_with_bias
 from quantisp.quantization.methods.mse import minimise_squared_error
 from quantisp.quantization.methods.quantease import (
     round_by_quantease,
@@ -112,6 +112,7 @@ CALIBRATED: dict[str, CalibratedMethod] = {
     "adaround": round_adaptively,
     "gptq": round_by_gptq,
     "k-best": round_by_k_best,
+    "k-best-bias": round_by_k_best_with_bias,
     "quantease": round_by_quantease,
     "quantease-bias": round_by_quantease_with_bias,
     "yaqa": round_by_yaqa,

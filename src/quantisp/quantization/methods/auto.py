@@ -7,13 +7,15 @@ seen, no slow step is tried, and where it is far below that, no further step at 
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from torch import nn
+from torch import Tensor, nn
 
 from quantisp.errors import RunError
+from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.methods.bias_correction import corrected
 from quantisp.quantization.methods.equalization import equalize
 from quantisp.quantization.methods.incremental import rounded_incrementally
@@ -47,14 +49,21 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
     def error_of(rounded: RoundedNetwork) -> float:
         return output_error(rounded.network, task.model, held_out)
 
+    @functools.cache
+    def felt() -> Mapping[str, Tensor]:
+        """The curvatures of the network that the last steps begin with, which is known by then."""
+        return output_curvatures(base, task.owners(), task.inputs)
+
     best = task.round_by(base, "rtn", [], lambda _done, _total: None)
     error = error_of(best)
     decisions = [f"rtn: mean squared error {error:.3g}"]
     steps: dict[str, Callable[[NetworkTask], RoundedNetwork]] = {
         "equalization": lambda part: part.round_by(equal, "rtn", [], part.report),
         "mse": lambda part: part.round_by(base, "mse", [], part.report),
-        "yaqa": lambda part: part.round_by(base, "yaqa", part.inputs, part.report),
-        "incremental": lambda part: rounded_incrementally(part, base),
+        "yaqa": lambda part: part.round_by(
+            base, "yaqa", part.inputs, part.report, curvatures=felt()
+        ),
+        "incremental": lambda part: rounded_incrementally(part, base, felt()),
         "bias correction": lambda part: corrected(part, best),
     }
     for number, (name, step) in enumerate(steps.items()):

@@ -1,26 +1,29 @@
 """Incremental rounding: layer by layer, while all weights still in float make up for it.
 
 The layers whose rounding the network's output feels most are rounded first, each by itself, by
-K-best, and the others by QuantEase. After each, everything that is still free descends on the
+K-best, and the others by YAQA. After each, everything that is still free descends on the
 difference of the output from the float network's: the weights in float, the biases, and the scales
 of the layers that are rounded already. What a layer cannot make up for itself, because few inputs
 reach it or nothing comes after it, the many insensitive layers can; they are rounded last, when
 hardly anything is lost.
 
+The descent sees mixtures of two inputs each, for which the float network gives outputs as well as
+for any other input: few pictures make many.
+
 Sources: Zhou et al., "Incremental network quantization", ICLR 2017 (a part is rounded, the rest
 makes up for it, over and over; theirs are weights by magnitude, with labels); Li et al., "BRECQ",
-ICLR 2021 (descending on the float network's output instead); Jordan et al., "Muon: An optimizer for
-hidden layers in neural networks", 2024, scaled as in Liu et al., "Muon is scalable for LLM
-training", arXiv 2502.16982. What is ours are the order, by each layer's error at the output, and
-the loss: the mean logarithm of each input's squared error, for quality is measured in decibels, and
-a picture with much detail must not outweigh all others. No ground truth is looked at.
+ICLR 2021 (descending on the float network's output instead); Beyer et al., "Knowledge distillation:
+A good teacher is patient and consistent", CVPR 2022 (mixtures); for the descent see
+:mod:`quantisp.quantization.natural`. What is ours are the order, by each layer's error at the
+output, and the loss: the mean logarithm of each input's squared error, for quality is measured in
+decibels, and a picture with much detail must not outweigh all others. No ground truth is looked at.
 """
 
 from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -28,28 +31,39 @@ from torch.func import functional_call
 
 from quantisp.errors import RunError
 from quantisp.quantization.affine import QuantizedWeight, spread_scale, weight_scale
+from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import bias_of, find_layers
+from quantisp.quantization.natural import Metric, WhitenedMuon, metrics_of
 from quantisp.quantization.network import NetworkTask, RoundedNetwork, squared_errors
-from quantisp.quantization.stages import ends_of, method_of, stages_of
+from quantisp.quantization.stages import ends_of, is_small, stages_of
+from quantisp.quantization.statistics import first_inputs
 
 __all__ = ["round_incrementally", "rounded_incrementally"]
 
 # Of all stages together; in the last one every layer is rounded, and scales and biases are left.
 STEPS = 1000
-# Inputs in one step.
-BATCH = 2
-# Steps of the weights and biases in codes of their layer, and of the logarithm of scales.
-CODE_RATE, SCALE_RATE = 0.01, 5e-4
+# Mixtures in one step.
+BATCH = 1
+# Steps of weights and biases in codes of their layer, and of the logarithm of scales.
+CODE_RATE, BIAS_RATE, SCALE_RATE = 0.005, 0.01, 5e-4
 
 
 def round_incrementally(task: NetworkTask) -> RoundedNetwork:
     """Round a network; the argument is ``NetworkMethod``'s."""
-    return rounded_incrementally(task, task.model)
+    curvatures = output_curvatures(task.model, task.owners(), task.inputs)
+    return rounded_incrementally(task, task.model, curvatures)
 
 
-def rounded_incrementally(task: NetworkTask, base: nn.Module) -> RoundedNetwork:
+def rounded_incrementally(
+    task: NetworkTask, base: nn.Module, curvatures: Mapping[str, Tensor]
+) -> RoundedNetwork:
     """The same, from a network that gives what ``task.model`` gives by other weights.
+
+    Args:
+        task: what is to be rounded.
+        base: that network; it is not changed.
+        curvatures: of its layers (:func:`quantisp.quantization.curvature.output_curvatures`).
 
     Raises:
         RunError: the outputs are not finite.
@@ -63,11 +77,12 @@ def rounded_incrementally(task: NetworkTask, base: nn.Module) -> RoundedNetwork:
         for name in owners:
             network.get_submodule(name).get_parameter("weight").copy_(floats[name].weight)
     stages = stages_of(task.errors_alone(base, owners))
-    descent = _Descent(task, network, owners)
+    descent = _Descent(task, network, metrics_of(base, curvatures, first_inputs(task.inputs)))
     for layers, end in zip(stages, ends_of(STEPS, stages), strict=True):
-        method = method_of(floats, layers)
-        walked = task.round_by(descent.network(), method, task.inputs, _ignore, layers)
+        method = "k-best-bias" if is_small(floats, layers) else "yaqa"
+        walked = task.round_by(descent.network(), method, task.inputs, _ignore, layers, curvatures)
         descent.freeze({name: walked.weights[name] for name in layers})
+        descent.correct({name: bias_of(walked.network.get_submodule(name)) for name in layers})
         descent.run(end - descent.steps)
     return start.with_weights(descent.weights(), descent.biases())
 
@@ -82,28 +97,32 @@ class _Descent:
     Args:
         task: whose float network gives the outputs to approach.
         network: with the weights to begin with; it is not changed.
-        owners: the layers to round, one alone of those that share a weight.
+        metrics: of the layers to round, one alone of those that share a weight.
     """
 
-    def __init__(self, task: NetworkTask, network: nn.Module, owners: Sequence[str]) -> None:
+    def __init__(
+        self, task: NetworkTask, network: nn.Module, metrics: Mapping[str, Metric]
+    ) -> None:
         self.task = task
         self.base = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
         self.free = {
-            name: _FreeLayer(self.base.get_submodule(name), task.formats[name]) for name in owners
+            name: _FreeLayer(self.base.get_submodule(name), task.formats[name]) for name in metrics
         }
         self.rounded: dict[str, _RoundedLayer] = {}
         self.bias = {
             name: bias.detach().clone().requires_grad_()
-            for name in owners
+            for name in metrics
             if (bias := bias_of(self.base.get_submodule(name))) is not None
         }
         self.steps = 0
         device = next(self.base.parameters()).device
-        reference = nn.utils.convert_conv2d_weight_memory_format(
+        self.metrics = metrics
+        self.reference = nn.utils.convert_conv2d_weight_memory_format(
             copy.deepcopy(task.model), torch.channels_last
         )
-        with torch.no_grad():
-            self.pairs = [(x.to(device), reference(x.to(device))) for x in task.inputs]
+        self.inputs: dict[torch.Size, list[Tensor]] = {}
+        for x in task.inputs:
+            self.inputs.setdefault(x.shape[1:], []).extend(x.to(device).split(1))
         self.draw = torch.Generator().manual_seed(task.seed)
 
     def network(self) -> nn.Module:
@@ -120,6 +139,13 @@ class _Descent:
         for name, weight in weights.items():
             del self.free[name]
             self.rounded[name] = _RoundedLayer(weight, device)
+
+    @torch.no_grad()
+    def correct(self, biases: Mapping[str, Tensor | None]) -> None:
+        """These biases go with codes; where there is none, there is None."""
+        for name, value in biases.items():
+            if value is not None:
+                self.bias[name].copy_(value)
 
     def run(self, steps: int) -> None:
         """Descend, with a rate that falls to nothing.
@@ -167,55 +193,51 @@ class _Descent:
         yield from self.rounded.items()
 
     def _optimizers(self) -> list[torch.optim.Optimizer]:
-        matrices = [layer for layer in self.free.values() if layer.is_matrix]
-        others = [layer for layer in self.free.values() if not layer.is_matrix]
         scales = [layer.log_scale for layer in self.rounded.values()]
         # A bias weighs as much as its layer's weights, whether these are rounded yet or not.
-        rate = {name: layer.rate for name, layer in self._layers()}
-        adam = [{"params": [layer.value], "lr": layer.rate} for layer in others]
-        adam += [{"params": [bias], "lr": rate[name]} for name, bias in self.bias.items()]
+        code = {name: layer.code for name, layer in self._layers()}
+        adam = [
+            {"params": [bias], "lr": BIAS_RATE * code[name]} for name, bias in self.bias.items()
+        ]
         adam += [{"params": scales, "lr": SCALE_RATE}] if scales else []
         found: list[torch.optim.Optimizer] = []
         if adam:
             found.append(torch.optim.Adam(adam, betas=(0.9, 0.99)))
-        if matrices:
-            muon = [{"params": [layer.value], "lr": layer.rate} for layer in matrices]
-            found.append(torch.optim.Muon(muon, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"))
+        if self.free:
+            layers = [
+                (self.base.get_submodule(name), layer.value, self.metrics[name])
+                for name, layer in self.free.items()
+            ]
+            rates = [CODE_RATE * layer.code for layer in self.free.values()]
+            found.append(WhitenedMuon(layers, rates))
         return found
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """Some inputs of one size and their outputs."""
-        sizes = torch.tensor([float(len(inputs)) for inputs, _ in self.pairs])
-        inputs, wanted = self.pairs[int(torch.multinomial(sizes, 1, generator=self.draw))]
-        chosen = torch.randperm(len(inputs), generator=self.draw)[:BATCH].to(inputs.device)
-        return inputs[chosen], wanted[chosen]
+        """Mixtures of inputs of one size, and the float network's outputs for them."""
+        alike = list(self.inputs.values())
+        sizes = torch.tensor([float(len(inputs)) for inputs in alike])
+        chosen = alike[int(torch.multinomial(sizes, 1, generator=self.draw))]
+        mixed: list[Tensor] = []
+        for _ in range(BATCH):
+            one, other = torch.randint(len(chosen), (2,), generator=self.draw).tolist()
+            share = float(torch.rand((), generator=self.draw))
+            mixed.append(share * chosen[one] + (1.0 - share) * chosen[other])
+        inputs = torch.cat(mixed)
+        with torch.no_grad():
+            return inputs, self.reference(inputs)
 
 
 class _FreeLayer:
-    """A weight that is still in float: what descends is a matrix wherever it can be one.
-
-    Attributes:
-        value: (out, kh kw in) of a convolution, whose memory has that order; else the weight.
-        rate: of its steps, in units of the weight.
-    """
+    """A weight that is still in float, and one code of it."""
 
     def __init__(self, layer: nn.Module, int_format: IntFormat) -> None:
         weight = layer.get_parameter("weight").detach()
-        self.is_matrix = weight.ndim in (2, 4) and getattr(layer, "groups", 1) == 1
-        self.rate = CODE_RATE * float(weight_scale(weight, int_format, 0).mean())
-        if self.is_matrix and weight.ndim == 4:
-            moved = weight.permute(0, 2, 3, 1)
-            self._moved = moved.shape
-            self.value = moved.reshape(len(weight), -1).clone().requires_grad_()
-        else:
-            self._moved = None
-            self.value = weight.clone().requires_grad_()
+        self.code = float(weight_scale(weight, int_format, 0).mean())
+        self.value = weight.clone().requires_grad_()
 
     def weight(self) -> Tensor:
-        """In the layer's own shape."""
-        if self._moved is None:
-            return self.value
-        return self.value.view(self._moved).permute(0, 3, 1, 2)
+        """As it is now."""
+        return self.value
 
 
 class _RoundedLayer:
@@ -226,7 +248,7 @@ class _RoundedLayer:
         self._codes = weight.codes
         self._values = weight.codes.to(device, torch.float32)
         self.log_scale = weight.scale.to(device).log().requires_grad_()
-        self.rate = CODE_RATE * float(weight.scale.mean())
+        self.code = float(weight.scale.mean())
 
     def weight(self) -> Tensor:
         """Codes times scale."""

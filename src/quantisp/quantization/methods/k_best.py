@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.layers import bias_of
 from quantisp.quantization.methods.gptq import Gram, Matrix, Scales, as_weight, gptq, output_error
-from quantisp.quantization.methods.quantease import improved, target_weight
+from quantisp.quantization.methods.quantease import corrected_bias, improved, target_weight
 from quantisp.quantization.rounding import Rounding
 from quantisp.quantization.statistics import LayerStatistics
 
-__all__ = ["round_by_k_best"]
+__all__ = ["round_by_k_best", "round_by_k_best_with_bias"]
 
 CANDIDATES = 16
 # Scales that are tried, times GPTQ's best.
@@ -46,6 +47,35 @@ def round_by_k_best(
 
     Time grows with the square of the columns: a layer of 400 inputs takes seconds.
     """
+    codes, scale = _solve(layer, weight, int_format, rounding, axis, statistics)
+    return as_weight(layer, weight, codes, scale, axis), None
+
+
+def round_by_k_best_with_bias(
+    layer: nn.Module,
+    weight: Float[Tensor, "*shape"],
+    int_format: IntFormat,
+    rounding: Rounding,
+    axis: int | None,
+    statistics: LayerStatistics,
+) -> tuple[QuantizedWeight, Float[Tensor, " channels"] | None]:
+    """Quantize one weight and correct the bias, where there is one."""
+    if bias_of(layer) is None:
+        return round_by_k_best(layer, weight, int_format, rounding, axis, statistics)
+    codes, scale = _solve(layer, weight, int_format, rounding, axis, statistics.centred())
+    rounded = as_weight(layer, weight, codes, scale, axis)
+    return rounded, corrected_bias(layer, weight, rounded, statistics)
+
+
+def _solve(
+    layer: nn.Module,
+    weight: Tensor,
+    int_format: IntFormat,
+    rounding: Rounding,
+    axis: int | None,
+    statistics: LayerStatistics,
+) -> tuple[Matrix, Scales]:
+    """Codes and scales, in float64."""
     gram, shared = statistics.gram, axis is None
     target = target_weight(layer, weight, statistics)
     codes, scale = gptq(target, gram, int_format, rounding, shared=shared)
@@ -59,8 +89,7 @@ def round_by_k_best(
         codes = torch.where(better[:, :, None], found, codes)
         scale = torch.where(better, tried, scale)
         error = torch.where(better, new_error, error)
-    codes, scale = improved(target, gram, codes, scale, int_format, rounding, shared=shared)
-    return as_weight(layer, weight, codes, scale, axis), None
+    return improved(target, gram, codes, scale, int_format, rounding, shared=shared)
 
 
 def _nearest(target: Matrix, gram: Gram, scale: Scales, int_format: IntFormat) -> Matrix:
