@@ -44,11 +44,16 @@ def test_in_white_coordinates_it_is_muon() -> None:
 
 def test_each_step_is_as_long_as_its_rate() -> None:
     torch.manual_seed(0)
-    layers = [nn.Conv2d(4, 4, 3, bias=False), nn.Conv2d(4, 4, 3, groups=4, bias=False)]
+    layers = [
+        nn.Conv2d(4, 4, 3, bias=False),
+        nn.Conv2d(4, 4, 3, groups=4, bias=False),
+        nn.ConvTranspose2d(4, 2, 3, stride=2, bias=False),
+    ]
     network = nn.Sequential(*layers)
     curvatures = {
         "0": torch.eye(4, dtype=torch.float64)[None],
         "1": torch.ones(4, 1, 1, dtype=torch.float64),
+        "2": torch.eye(2, dtype=torch.float64)[None],
     }
     inputs = [torch.rand(1, 4, 9, 9)]
     found = metrics_of(network, curvatures, inputs)
@@ -58,7 +63,7 @@ def test_each_step_is_as_long_as_its_rate() -> None:
             (layer, value, found[str(n)])
             for n, (layer, value) in enumerate(zip(layers, values, strict=True))
         ],
-        [0.01, 0.3],
+        [0.01, 0.3, 0.02],
     )
     for value in values:
         value.grad = torch.randn_like(value)
@@ -67,7 +72,7 @@ def test_each_step_is_as_long_as_its_rate() -> None:
         float((value - layer.weight).detach().square().mean().sqrt())
         for layer, value in zip(layers, values, strict=True)
     ]
-    assert sizes == pytest.approx([0.01, 0.3], rel=1e-4)
+    assert sizes == pytest.approx([0.01, 0.3, 0.02], rel=1e-4)
 
 
 def test_scales_of_inputs_do_not_slow_it() -> None:

@@ -42,9 +42,9 @@ from quantisp.quantization.statistics import first_inputs
 __all__ = ["round_incrementally", "rounded_incrementally"]
 
 # Of all stages together; in the last one every layer is rounded, and scales and biases are left.
-STEPS = 1000
+STEPS = 600
 # Mixtures in one step.
-BATCH = 1
+BATCH = 2
 # Steps of weights and biases in codes of their layer, and of the logarithm of scales.
 CODE_RATE, BIAS_RATE, SCALE_RATE = 0.005, 0.01, 5e-4
 
