@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quantisp.quantization import IntFormat
 from quantisp.quantization.methods.gptq import gptq, output_error
 from quantisp.quantization.methods.k_best import (
+    _damped,
     _search,
     round_by_k_best,
     round_by_k_best_with_bias,
@@ -73,6 +74,14 @@ def test_with_a_bias_errors_of_the_mean_cost_nothing() -> None:
     outputs = found.dequantize().double().reshape(8, -1) @ mean[0] + bias
     old = layer.get_parameter("bias").detach()
     torch.testing.assert_close(outputs, weight.double().reshape(8, -1) @ mean[0] + old)
+
+
+def test_moments_that_rounding_made_indefinite_are_damped_more() -> None:
+    """As those of few inputs are, without their means."""
+    sound = torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64).diag()
+    assert torch.equal(_damped(sound), sound + 2e-5 * torch.eye(3, dtype=torch.float64))
+    indefinite = torch.tensor([1.0, 2.0, -1e-3], dtype=torch.float64).diag()
+    assert float(torch.linalg.eigvalsh(_damped(indefinite)).min()) > 0.0
 
 
 def test_what_is_left_decides_about_the_order() -> None:

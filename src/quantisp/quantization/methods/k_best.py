@@ -102,8 +102,12 @@ def _nearest(target: Matrix, gram: Gram, scale: Scales, int_format: IntFormat) -
 
 
 def _damped(gram: Float[Tensor, "k k"]) -> Float[Tensor, "k k"]:
+    """With a little more on the diagonal; with more than that where few inputs need it."""
     amount = DAMPING * float(gram.diagonal().mean()) + torch.finfo(torch.float32).tiny
-    return gram + amount * torch.eye(len(gram), dtype=gram.dtype)
+    unit = torch.eye(len(gram), dtype=gram.dtype)
+    while int(torch.linalg.cholesky_ex(gram + amount * unit).info):
+        amount *= 10.0
+    return gram + amount * unit
 
 
 def _search(
