@@ -12,15 +12,17 @@ from torch import Tensor, nn
 from quantisp.errors import ModelError, SettingError
 from quantisp.quantization import IntFormat, LayerPlan, Plan, find_layers, quantize
 from quantisp.quantization.methods.gptq import gptq, output_error, round_by_gptq
-from quantisp.quantization.methods.quantease import round_by_quantease
+from quantisp.quantization.methods.quantease import _sweep, round_by_quantease
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.statistics import (
+    FloatInputs,
     LayerStatistics,
     as_matrix,
     count_calls,
     from_matrix,
     layer_statistics,
 )
+from quantisp.quantization.watching import watch
 
 LAYERS = ["head", "depthwise", "grouped", "up", "mix"]
 FOUR_BITS = IntFormat(bits=4)
@@ -64,7 +66,7 @@ def test_the_statistics_tell_the_error_of_the_outputs(
 ) -> None:
     """For every kind of layer: against its outputs, as PyTorch computes them."""
     other = perturbed(zoo)
-    statistics = layer_statistics(other, zoo, name, inputs, calls=1)
+    statistics = layer_statistics(other, name, FloatInputs(zoo, inputs, {name: 1}))
     layer = zoo.get_submodule(name)
     weight = layer.get_parameter("weight").detach()
     wanted = outputs(zoo, name, inputs, weight)
@@ -133,6 +135,41 @@ def test_little_is_left_of_the_best_codes_there_are(seed: int) -> None:
     error = output_error(weight, found.dequantize().double()[None], gram)
     assert float(error) <= 1.5 * float(errors.min())
     assert float(error) < float(nearest_error(weight, gram, int_format))
+
+
+def one_column_after_the_other(target: Tensor, gram: Tensor, scale: Tensor) -> Tensor:
+    """GPTQ as its source writes it, of one matrix."""
+    order = torch.argsort(gram.diagonal(), descending=True)
+    steady = gram + 0.002 * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    inverse = torch.linalg.inv(steady[order][:, order])
+    factor = torch.linalg.cholesky(inverse, upper=True)
+    left, codes = target[:, order].clone(), torch.zeros_like(target)
+    for index in range(len(gram)):
+        code = (left[:, index] / scale).round().clamp(-7, 7)
+        error = (left[:, index] - code * scale) / factor[index, index]
+        left[:, index:] -= error[:, None] * factor[index, index:]
+        codes[:, order[index]] = code
+    return codes
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("block", [1, 5, 64])
+def test_blocks_of_columns_give_what_one_after_the_other_gives(
+    block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("gptq", "quantease"):
+        monkeypatch.setattr(f"quantisp.quantization.methods.{module}.BLOCK", block)
+    weight, gram = problem(1, rows=6, k=24)
+    codes, scale = gptq(weight, gram, FOUR_BITS, "half_even", shared=False)
+    expected = one_column_after_the_other(weight[0], gram[0], scale[0])
+    torch.testing.assert_close(codes[0], expected)
+    swept = _sweep(weight, gram, codes, scale, FOUR_BITS, "half_even")[0]
+    for index in range(24):
+        slope = (weight[0] - expected * scale[0, :, None]) @ gram[0, :, index]
+        ideal = expected[:, index] + slope / (gram[0, index, index] * scale[0])
+        expected[:, index] = ideal.round().clamp(-7, 7)
+    torch.testing.assert_close(swept, expected)
+    assert not torch.equal(swept, codes[0])
 
 
 @pytest.mark.property
@@ -264,10 +301,29 @@ class Twice(nn.Module):
 
 
 @pytest.mark.unit
+def test_layers_ahead_are_seen_in_the_same_run(
+    zoo: nn.Module, inputs: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("quantisp.quantization.statistics.AHEAD", 3)
+    calls = count_calls(zoo, inputs[0], LAYERS)
+    runs: list[Tensor] = []
+    hook = zoo.register_forward_pre_hook(lambda _, args: runs.append(args[0]))
+    seen = FloatInputs(zoo, inputs, calls)
+    found = {name: seen.of(name) for name in calls}
+    hook.remove()
+    assert len(runs) == len(inputs) * -(-len(LAYERS) // 3)
+    for name, layer_inputs in found.items():
+        alone = [[c.taken for c in watch(zoo, [name], x)[name]] for x in inputs]
+        torch.testing.assert_close(layer_inputs, alone, rtol=0, atol=0)
+
+
+@pytest.mark.unit
 def test_a_layer_that_is_used_twice_is_seen_twice(inputs: list[Tensor]) -> None:
     net = Twice().eval()
     assert count_calls(net, inputs[0], ["tied", "conv"]) == {"conv": 2, "tied": 1}
-    once, twice = (layer_statistics(net, net, "conv", inputs, calls=n).count for n in (1, 2))
+    once, twice = (
+        layer_statistics(net, "conv", FloatInputs(net, inputs, {"conv": n})).count for n in (1, 2)
+    )
     assert (once, twice) == (4 * 240, 8 * 240)
 
 

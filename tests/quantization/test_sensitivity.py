@@ -9,7 +9,12 @@ from torch import nn
 from quantisp.errors import PlanError, SettingError
 from quantisp.quantization import LayerPlan, Plan, measure_sensitivity, quantize
 from quantisp.quantization.layers import find_layers
-from quantisp.quantization.statistics import count_calls, float_statistics, layer_statistics
+from quantisp.quantization.statistics import (
+    FloatInputs,
+    count_calls,
+    float_statistics,
+    layer_statistics,
+)
 
 INPUTS = [torch.rand(1, 1, 12, 12, generator=torch.Generator().manual_seed(n)) for n in range(4)]
 
@@ -73,7 +78,7 @@ def test_one_pass_gives_the_statistics_of_layer_after_layer(zoo: nn.Module):
     calls = count_calls(zoo, INPUTS[0], names)
     found = float_statistics(zoo, names, INPUTS)
     for name in names:
-        expected = layer_statistics(zoo, zoo, name, INPUTS, calls=calls[name])
+        expected = layer_statistics(zoo, name, FloatInputs(zoo, INPUTS, calls))
         torch.testing.assert_close(found[name].gram, expected.gram)
         torch.testing.assert_close(found[name].cross, expected.cross)
         torch.testing.assert_close(found[name].mean, expected.mean)

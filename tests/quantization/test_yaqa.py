@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from quantisp.errors import RunError
 from quantisp.quantization import IntFormat, Plan, quantize
 from quantisp.quantization.curvature import output_curvatures
+from quantisp.quantization.methods import yaqa
 from quantisp.quantization.methods.quantease import round_by_quantease_with_bias
 from quantisp.quantization.methods.yaqa import _cost, _refitted, _rounded, round_by_yaqa
 from quantisp.quantization.network import output_error
@@ -45,8 +46,12 @@ def one_by_one(rows: Tensor, gram: Tensor, curvature: Tensor, scale: Tensor, top
 
 
 @pytest.mark.reference
+@pytest.mark.parametrize("block", [1, 4, 64])
 @pytest.mark.parametrize(("height", "width"), [(1, 7), (5, 1), (6, 9), (9, 6)])
-def test_diagonals_give_what_one_code_after_the_other_gives(height: int, width: int) -> None:
+def test_diagonals_give_what_one_code_after_the_other_gives(
+    height: int, width: int, block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(yaqa, "BLOCK", block)
     torch.manual_seed(height)
     rows, gram, curvature = (
         torch.randn(height, width, dtype=torch.float64),

@@ -7,7 +7,7 @@ the mean squared error of the outputs is a quadratic form of Q in the second mom
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -17,9 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from quantisp.errors import ModelError, RunError
-from quantisp.quantization.watching import beside, watch
+from quantisp.quantization.watching import Call, beside, watch
 
 __all__ = [
+    "FloatInputs",
     "LayerStatistics",
     "as_matrix",
     "count_calls",
@@ -33,6 +34,8 @@ __all__ = [
 
 # About 22 mosaics of 96x96 px.
 ENOUGH_SAMPLES = 200_000
+# Layers whose inputs are kept in memory at a time.
+AHEAD = 8
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -102,31 +105,57 @@ def first_inputs(calibration: Sequence[Tensor]) -> list[Tensor]:
     return kept
 
 
-def layer_statistics(
-    quantized: nn.Module,
-    reference: nn.Module,
-    name: str,
-    calibration: Sequence[Tensor],
-    *,
-    calls: int,
-) -> LayerStatistics:
+class FloatInputs:
+    """What layers take in the float network: those that come next are seen in the same run.
+
+    Args:
+        network: the float network.
+        calibration: network inputs.
+        calls: how often the network uses each layer, in the order in which they are asked for.
+    """
+
+    def __init__(
+        self, network: nn.Module, calibration: Sequence[Tensor], calls: Mapping[str, int]
+    ) -> None:
+        self.network, self.calibration, self.calls = network, calibration, calls
+        self._seen: dict[str, list[list[Tensor]]] = {}
+
+    def of(self, name: str) -> list[list[Tensor]]:
+        """For each network input, of each call of the layer; forgotten when asked for.
+
+        Raises:
+            RunError: the layer was not called with one tensor.
+        """
+        if name not in self._seen:
+            order = list(self.calls)
+            ahead = order[order.index(name) :][:AHEAD]
+            self._seen = {other: [] for other in ahead}
+            count = sum(self.calls[other] for other in ahead)
+            for batch in self.calibration:
+                for other, calls in watch(self.network, ahead, batch, calls=count).items():
+                    self._seen[other].append([_taken(other, call) for call in calls])
+        return self._seen.pop(name)
+
+
+def layer_statistics(quantized: nn.Module, name: str, float_inputs: FloatInputs) -> LayerStatistics:
     """The statistics of layer ``name`` over the calibration inputs.
 
     Args:
         quantized: the network whose layers before this one are quantized.
-        reference: the float network.
-        name: of the layer in both.
-        calibration: network inputs.
-        calls: how often the network uses the layer for one input.
+        name: of the layer.
+        float_inputs: of the same layer in the float network, and the calibration inputs.
 
     Raises:
         RunError: the layer's inputs are not finite.
     """
     total: list[Tensor] = []
     count = 0
-    for batch in calibration:
-        columns = [_columns(net, name, batch, calls) for net in (quantized, reference)]
-        for y, x in zip(*columns, strict=True):
+    layer, calls = quantized.get_submodule(name), float_inputs.calls[name]
+    for batch, wanted in zip(float_inputs.calibration, float_inputs.of(name), strict=True):
+        for call, taken in zip(
+            watch(quantized, [name], batch, calls=calls)[name], wanted, strict=True
+        ):
+            y, x = (input_columns(layer, v.float()) for v in (_taken(name, call), taken))
             # One product in float32, sums in float64.
             found = [y @ y.mT, x @ y.mT, y.sum(2), x.sum(2)]
             found = [value.double() for value in found]
@@ -243,13 +272,10 @@ def output_means(
     return {name: total / count for name, (total, count) in sums.items()}
 
 
-def _columns(network: nn.Module, name: str, batch: Tensor, calls: int) -> Iterator[Tensor]:
-    """The input columns of a layer, (groups, k, positions), once for each time it is used."""
-    layer = network.get_submodule(name)
-    for call in watch(network, [name], batch, calls=calls)[name]:
-        if call.taken is None:
-            raise RunError(f"expected layer {name!r} to be called with one tensor")
-        yield input_columns(layer, call.taken.float())
+def _taken(name: str, call: Call) -> Tensor:
+    if call.taken is None:
+        raise RunError(f"expected layer {name!r} to be called with one tensor")
+    return call.taken
 
 
 def input_columns(layer: nn.Module, x: Tensor) -> Float[Tensor, "groups k positions"]:

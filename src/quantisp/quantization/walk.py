@@ -19,6 +19,7 @@ from quantisp.quantization.methods import CALIBRATED, LOOKS_AT_CURVATURE, METHOD
 from quantisp.quantization.network import RoundedNetwork
 from quantisp.quantization.plan import LayerPlan
 from quantisp.quantization.statistics import (
+    FloatInputs,
     as_matrix,
     count_calls,
     first_inputs,
@@ -64,6 +65,7 @@ def walk(
     felt = [name for name in calls if resolved[name].method in LOOKS_AT_CURVATURE]
     if curvatures is None:
         curvatures = output_curvatures(reference, felt, calibration) if felt else {}
+    float_inputs = FloatInputs(reference, first_inputs(calibration), calls)
     weights: dict[str, QuantizedWeight] = {}
     done: dict[int, str] = {}
     for count, name in enumerate(names, start=1):
@@ -76,10 +78,9 @@ def walk(
         walked = _Stop(
             name=name,
             plan=resolved[name],
-            calls=calls.get(name, 0),
             curvature=curvatures[name] if name in felt else None,
         )
-        weight, bias = _rounded(layer, walked, planned[name], (network, reference), calibration)
+        weight, bias = _rounded(layer, walked, planned[name], network, float_inputs)
         weights[name] = weight
         with torch.no_grad():
             layer.weight.copy_(weight.dequantize())
@@ -97,11 +98,10 @@ def walk(
 
 @dataclass(frozen=True, kw_only=True)
 class _Stop:
-    """A layer on the way, how often the network uses it, and its curvature for who looks at it."""
+    """A layer on the way, and its curvature for who looks at it."""
 
     name: str
     plan: LayerPlan
-    calls: int
     curvature: Tensor | None
 
 
@@ -109,8 +109,8 @@ def _rounded(
     layer: Layer,
     stop: _Stop,
     int_format: IntFormat,
-    networks: tuple[nn.Module, nn.Module],
-    calibration: Sequence[Tensor],
+    network: nn.Module,
+    float_inputs: FloatInputs,
 ) -> tuple[QuantizedWeight, Tensor | None]:
     plan = stop.plan
     weight = layer.weight.detach().cpu()
@@ -125,8 +125,7 @@ def _rounded(
             return _by_weight(layer, weight, int_format, plan, axis), None
         # Refuses weights that are not finite.
         weight_scale(weight, int_format)
-        inputs = first_inputs(calibration)
-        statistics = layer_statistics(*networks, stop.name, inputs, calls=stop.calls)
+        statistics = layer_statistics(network, stop.name, float_inputs)
         statistics = replace(statistics, curvature=stop.curvature)
         method = CALIBRATED[plan.method]
         return method(layer.module, weight, int_format, plan.rounding, axis, statistics)

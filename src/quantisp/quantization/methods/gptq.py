@@ -1,7 +1,7 @@
 """GPTQ: each column of a weight is rounded in turn, and the columns to come make up for its error.
 
 Source: Frantar, Ashkboos, Hoefler, Alistarh, "GPTQ: Accurate post-training quantization for
-generative pre-trained transformers", ICLR 2023, algorithm 1 with act-order, column by column. Its
+generative pre-trained transformers", ICLR 2023, algorithm 1 with act-order. Its
 H is our Gram matrix, but for a factor of 2 that cancels; a convolution is the matrix of its
 unfolded inputs. Ours is the choice of the scale: each row takes that of several whose error is
 least in the end, instead of the absolute maximum.
@@ -18,12 +18,15 @@ from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.rounding import Rounding, round_tensor
 from quantisp.quantization.statistics import LayerStatistics, as_matrix, from_matrix
 
-__all__ = ["as_weight", "gptq", "output_error", "round_by_gptq"]
+__all__ = ["BLOCK", "as_weight", "gptq", "output_error", "round_by_gptq"]
 
 # Added to the diagonal of the Gram matrix, as a share of its mean.
 DAMPING = 0.002
 # Shares of the absolute maximum that are tried as the range of a row.
 RANGES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
+
+# Columns between which errors are told at once.
+BLOCK = 64
 
 Matrix = Float[Tensor, "groups rows k"]
 Gram = Float[Tensor, "groups k k"]
@@ -69,9 +72,11 @@ def gptq(
         largest = largest.amax().expand_as(largest)
     best_codes, best_scale = torch.zeros_like(target), torch.ones_like(largest)
     best_error = torch.full_like(largest, torch.inf)
-    for share in RANGES:
-        scale = _representable(share * largest / int_format.qmax)
-        found = _rounded(target.gather(2, columns), factor, scale, int_format, rounding)
+    scales = [_representable(share * largest / int_format.qmax) for share in RANGES]
+    # Rows do not know of each other: all ranges are tried in one pass.
+    rows = target.gather(2, columns).repeat(1, len(scales), 1)
+    all_found = _rounded(rows, factor, torch.cat(scales, dim=1), int_format, rounding)
+    for scale, found in zip(scales, all_found.chunk(len(scales), dim=1), strict=True):
         codes = torch.empty_like(target).scatter_(2, columns, found)
         error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
         better = error < best_error
@@ -122,12 +127,18 @@ def _representable(scale: Scales) -> Scales:
 def _rounded(
     target: Matrix, factor: Gram, scale: Scales, int_format: IntFormat, rounding: Rounding
 ) -> Matrix:
-    left = target.clone()
-    codes = torch.empty_like(target)
-    for column in range(target.shape[2]):
-        quotient = round_tensor(left[:, :, column] / scale, rounding)
-        codes[:, :, column] = quotient.clamp(int_format.qmin, int_format.qmax)
-        pivot = factor[:, column, column, None]
-        error = (left[:, :, column] - codes[:, :, column] * scale) / pivot
-        left[:, :, column:] -= error[:, :, None] * factor[:, None, column, column:]
-    return codes
+    # One column after the other lies in one piece; what is far is told of a block at once.
+    left = target.mT.contiguous()
+    codes = torch.empty_like(left)
+    for start in range(0, left.shape[1], BLOCK):
+        end = start + BLOCK
+        near, block = left[:, start:end], factor[:, start:end, start:end]
+        errors = torch.empty_like(near)
+        for column in range(near.shape[1]):
+            quotient = round_tensor(near[:, column] / scale, rounding)
+            code = quotient.clamp(int_format.qmin, int_format.qmax)
+            error = (near[:, column] - code * scale) / block[:, column, column, None]
+            near[:, column + 1 :] -= block[:, column, column + 1 :, None] * error[:, None]
+            codes[:, start + column], errors[:, column] = code, error
+        left[:, end:] -= factor[:, start:end, end:].mT @ errors
+    return codes.mT

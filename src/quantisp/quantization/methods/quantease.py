@@ -22,6 +22,7 @@ from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import bias_of
 from quantisp.quantization.methods.gptq import (
+    BLOCK,
     Gram,
     Matrix,
     Scales,
@@ -123,7 +124,7 @@ def improved(
     error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
     for _ in range(SWEEPS):
         new_scale = _refitted(target, codes, scale, gram, shared=shared)
-        new_codes = _sweep(target, gram, codes.clone(), new_scale, int_format, rounding)
+        new_codes = _sweep(target, gram, codes, new_scale, int_format, rounding)
         new_error = output_error(target, new_codes * new_scale[:, :, None], gram, shared=shared)
         better = new_error < error
         if not bool(better.any()):
@@ -151,16 +152,26 @@ def _sweep(
     int_format: IntFormat,
     rounding: Rounding,
 ) -> Matrix:
-    slope = (target - codes * scale[:, :, None]) @ gram
-    for column in range(target.shape[2]):
-        # Inputs that are always zero have no curvature, and their codes no effect.
-        curvature = gram[:, column, column, None].clamp(min=torch.finfo(torch.float32).tiny)
-        wanted = codes[:, :, column] + slope[:, :, column] / (curvature * scale)
-        moved = round_tensor(wanted, rounding).clamp(int_format.qmin, int_format.qmax)
-        step = (moved - codes[:, :, column]) * scale
-        codes[:, :, column] = moved
-        slope -= step[:, :, None] * gram[:, None, column]
-    return codes
+    # As GPTQ's: columns in one piece each, and what is far is told of a block at once. All is in
+    # codes: how far each column is from its best, and how far another's step moves that.
+    # Inputs that are always zero have no curvature, and their codes no effect.
+    curvature = gram.diagonal(dim1=1, dim2=2).clamp(min=torch.finfo(torch.float32).tiny)
+    pull = gram / curvature[:, :, None]
+    away = pull @ (target / scale[:, :, None] - codes).mT
+    codes = codes.mT.contiguous()
+    for start in range(0, codes.shape[1], BLOCK):
+        end = start + BLOCK
+        near, block = away[:, start:end], pull[:, start:end, start:end]
+        steps = torch.empty_like(near)
+        for column in range(near.shape[1]):
+            code = codes[:, start + column]
+            moved = round_tensor(code + near[:, column], rounding)
+            moved = moved.clamp(int_format.qmin, int_format.qmax)
+            torch.sub(moved, code, out=steps[:, column])
+            near[:, column + 1 :] -= block[:, column + 1 :, column, None] * steps[:, None, column]
+            codes[:, start + column] = moved
+        away[:, end:] -= pull[:, end:, start:end] @ steps
+    return codes.mT
 
 
 def _refitted(target: Matrix, codes: Matrix, scale: Scales, gram: Gram, *, shared: bool) -> Scales:

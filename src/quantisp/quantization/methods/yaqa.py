@@ -23,7 +23,7 @@ from quantisp.errors import RunError
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import bias_of
-from quantisp.quantization.methods.gptq import as_weight, damped, gptq
+from quantisp.quantization.methods.gptq import BLOCK, as_weight, damped, gptq
 from quantisp.quantization.methods.quantease import corrected_bias, improved, target_weight
 from quantisp.quantization.rounding import Rounding, round_tensor
 from quantisp.quantization.statistics import LayerStatistics
@@ -107,7 +107,7 @@ def _rounded(
     int_format: IntFormat,
     rounding: Rounding,
 ) -> Rows:
-    """The codes, one diagonal after the other."""
+    """The codes, one diagonal after the other of each block of columns."""
     # What weighs most comes first, while much is left to make up for it.
     columns = torch.argsort(gram.diagonal(), descending=True)
     rows = torch.argsort(curvature.diagonal() * scale**2, descending=True)
@@ -116,23 +116,50 @@ def _rounded(
     wanted, step = target[rows][:, columns], scale[rows]
     height, width = wanted.shape
     codes = torch.zeros_like(wanted)
-    # Of each row's codes so far: what they leave to each column, and that with its own error.
+    # What each row's codes so far leave to each column.
     left = torch.zeros_like(wanted)
-    whole = torch.zeros_like(wanted)
-    for diagonal in range(height + width - 1):
-        first, last = max(0, diagonal - width + 1), min(height - 1, diagonal)
-        row = torch.arange(first, last + 1)
-        column = diagonal - row
-        above = (across[row, :last].mT * whole[:last][:, column]).sum(dim=0)
-        ideal = wanted[row, column] + left[row, column] + above
-        found = round_tensor(ideal / step[row], rounding).clamp(int_format.qmin, int_format.qmax)
-        error = wanted[row, column] - found * step[row]
-        codes[row, column] = found
-        whole[row, column] = error + left[row, column]
-        left[first : last + 1] += error[:, None] * along[column]
+    for start in range(0, width, BLOCK):
+        block = slice(start, min(start + BLOCK, width))
+        tile = _Tile(wanted[:, block], left[:, block], along[block, block])
+        for offset in range(tile.width - 1, -height, -1):
+            tile.round_diagonal(offset, across, step, int_format, rounding)
+        codes[:, block] = tile.codes.flip(1)
+        left[:, block.stop :] += tile.errors.flip(1) @ along[block, block.stop :]
     ordered = torch.empty_like(codes)
     ordered[rows] = torch.empty_like(codes).scatter_(1, columns.expand_as(codes), codes)
     return ordered
+
+
+class _Tile:
+    """A block of columns in reverse order: what is rounded together is a diagonal then."""
+
+    def __init__(self, wanted: Tensor, left: Tensor, along: Tensor) -> None:
+        self._wanted, self._left, self._along = wanted.flip(1), left.flip(1), along.flip(0, 1)
+        # What is left to a column, with the error of its own code.
+        self._whole = torch.zeros_like(wanted)
+        self.codes, self.errors = torch.zeros_like(wanted), torch.zeros_like(wanted)
+        self.height, self.width = wanted.shape
+
+    def round_diagonal(
+        self,
+        offset: int,
+        across: Curvature,
+        step: Scale,
+        int_format: IntFormat,
+        rounding: Rounding,
+    ) -> None:
+        """Where the column is the row and so many more; those of larger offsets come before."""
+        first, last = max(0, -offset), min(self.height - 1, self.width - 1 - offset)
+        rows, columns = slice(first, last + 1), slice(first + offset, last + offset + 1)
+        wanted, left = self._wanted.diagonal(offset), self._left.diagonal(offset)
+        above = (across[rows, :last] * self._whole[:last, columns].mT).sum(dim=1)
+        found = round_tensor((wanted + left + above) / step[rows], rounding)
+        found = found.clamp(int_format.qmin, int_format.qmax)
+        error = wanted - found * step[rows]
+        self.codes.diagonal(offset).copy_(found)
+        self.errors.diagonal(offset).copy_(error)
+        torch.add(error, left, out=self._whole.diagonal(offset))
+        self._left[rows] += error[:, None] * self._along[columns]
 
 
 def _unit_factor(moments: Float[Tensor, "n n"]) -> Float[Tensor, "n n"]:
