@@ -72,12 +72,17 @@ class FineTuning:
         if all(entry.weight_bits is None for entry in self.plan.resolve(model).values()):
             raise SettingError("expected a layer with weight bits in the plan, found none")
 
-    def check_machine(self, *, devices: int, nodes: int, compiled: bool) -> None:
-        """Find out whether it can be done in such processes.
+    def check_machine(self, *, devices: int, nodes: int, compiled: bool, precision: str) -> None:
+        """Find out whether it can be done in such processes, and numbers.
 
         Raises:
-            SettingError: the incremental form, by several of them or compiled.
+            SettingError: the incremental form by several of them, compiled, or all in bfloat16.
         """
+        if self.form == "incremental" and precision == "bfloat16":
+            raise SettingError(
+                "expected --precision auto or float32 beside --qat incremental, which measures "
+                "what bfloat16 would do to each network, found bfloat16: choose one of them"
+            )
         if self.form == "incremental" and (devices > 1 or nodes > 1 or compiled):
             raise SettingError(
                 "expected one device, and no --compile, for --qat incremental, whose network "
@@ -159,6 +164,7 @@ def begin_fine_tuning(
     origin: Callable[[str], Origin],
     path: Path,
     workers: Workers,
+    in_float32: bool = False,
     on_layer: Callable[[int, int], None] | None = None,
 ) -> FineTunedRun:
     """Fold a float network's batch normalisations, round it by the plan, and make it trainable.
@@ -177,6 +183,7 @@ def begin_fine_tuning(
         origin: of the network, for a file, from a note on how good it is.
         path: of the best one.
         workers: the first of which rounds.
+        in_float32: train all layers of the incremental form in float32.
         on_layer: called with the number of layers rounded, and of all.
 
     Raises:
@@ -218,7 +225,10 @@ def begin_fine_tuning(
     guide = None
     if incremental:
         teacher = copy.deepcopy(folding.network).to(workers.device).eval()
-        guide = IncrementalGuide(teacher, tuning.plan, inputs or [])
+        guide = IncrementalGuide(teacher, tuning.plan, inputs or [], in_float32=in_float32)
+        trainable.bfloat16_layers = guide.bfloat16_layers
+        if guide.bfloat16_layers:
+            log.info("in bfloat16 while it is trained: %d layers", len(guide.bfloat16_layers))
     psnr = 0.0
     if workers.rank == 0:
         # The incremental form begins in float: the start is what it has to beat.

@@ -116,7 +116,9 @@ def train_model(
     if fine_tuning is not None:
         _check_domain(settings.domain)
         fine_tuning.check(model, trained=init is not None or ":" in preset)
-        fine_tuning.check_machine(devices=devices, nodes=nodes, compiled=compiled)
+        fine_tuning.check_machine(
+            devices=devices, nodes=nodes, compiled=compiled, precision=settings.precision
+        )
     place = find_device(device)
     pictures = find_pictures(data, validation, hdrplus)
     held_out = [validation_picture(file, pattern) for file in pictures.validation]
@@ -156,6 +158,7 @@ def train_model(
             origin=origin,
             path=out / TRAINED_NAME,
             workers=workers,
+            in_float32=settings.precision == "float32",
             on_layer=on_layer,
         )
     keep = _keeper(out / TRAINED_NAME, len(held_out), pattern, origin, tuned)

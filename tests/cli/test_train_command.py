@@ -70,6 +70,10 @@ def photos(tmp_path: Path) -> Path:
             ["--last-phase", "0.5", "--weight-bits", "4", "--init", "dephasenet-lite"],
             "no --last-phase beside --qat incremental",
         ),
+        (
+            ["--precision", "bfloat16", "--weight-bits", "4", "--init", "dephasenet-lite"],
+            "--precision auto or float32 beside --qat incremental",
+        ),
         (["--activation-bits", "8"], "expected --weight-bits or --plan beside --activation-bits"),
     ],
 )

@@ -185,10 +185,58 @@ def test_transposed_convolutions_of_groups() -> None:
     assert found.scales["0"].numel() == 6
 
 
+def test_each_layer_in_float_moves_by_the_metric_of_the_output(floats: nn.Module) -> None:
+    guide, model = guide_of(floats), begun(floats)
+    optimizer = guide.optimizer(model)
+    weights = {f"network.{name}.weight" for name in ("head", "middle", "tail")}
+    moved = [value for group in optimizer.param_groups for value in group["params"]]
+    assert {id(value) for value in moved} == {id(model.get_parameter(name)) for name in weights}
+    guide.lead(model, 0.0)
+    (first,) = guide.stages[0]
+    before = copy.deepcopy(model)
+    guide.errors(inputs(), model(inputs()) + 0.1).log().mean().backward()
+    for group in optimizer.param_groups:
+        group["lr"] = 0.01
+    optimizer.step()
+    for name in ("head", "middle", "tail"):
+        after, earlier = (
+            net.get_parameter(f"network.{name}.weight").detach() for net in (model, before)
+        )
+        step = after - earlier
+        expected = 0.0 if name == first else 0.01
+        assert float(step.square().mean().sqrt()) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_rounded_layer_has_the_bias_that_goes_with_its_codes(floats: nn.Module) -> None:
+    guide, model = guide_of(floats), begun(floats)
+    (first,) = guide.stages[0]
+    before = model.network.get_submodule(first).get_parameter("bias").detach().clone()
+    guide.lead(model, 0.0)
+    after = model.network.get_submodule(first).get_parameter("bias").detach()
+    assert not torch.equal(before, after)
+    # With it, the layer's outputs have the float layer's means.
+    if first == "head":
+        x = torch.cat([inputs(seed) for seed in range(3)])
+        with torch.no_grad():
+            found = model.network_now().get_submodule("head")(x).mean(dim=(0, 2, 3))
+            wanted = floats.get_submodule("head")(x).mean(dim=(0, 2, 3))
+        torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_the_log_tells_how_near_it_was(floats: nn.Module, caplog: pytest.LogCaptureFixture) -> None:
+    guide, model = guide_of(floats), begun(floats)
+    with caplog.at_level("INFO"):
+        guide.lead(model, 0.0)
+        guide.errors(inputs(), floats(inputs()) + 0.01)
+        guide.lead(model, 1.0)
+    assert "dB" not in caplog.messages[0]
+    assert "(40.0 dB to the float network before)" in caplog.messages[1]
+
+
 def test_other_forms_are_not_rounded_in_turn(floats: nn.Module) -> None:
     start = quantize(floats, PLAN)
     lsq = TrainableModel(start, "lsq")
     with pytest.raises(SettingError, match="expected a model of the incremental form"):
         guide_of(floats).lead(lsq, 0.5)
     with pytest.raises(SettingError, match="found 'lsq'"):
-        lsq.freeze({"head": start.weights()["head"]})
+        lsq.freeze({"head": start.weights()["head"]}, {"head": None})

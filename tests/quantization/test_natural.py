@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -73,6 +75,62 @@ def test_each_step_is_as_long_as_its_rate() -> None:
         for layer, value in zip(layers, values, strict=True)
     ]
     assert sizes == pytest.approx([0.01, 0.3, 0.02], rel=1e-4)
+
+
+def test_what_has_no_gradient_stays_and_the_others_move_as_alone() -> None:
+    torch.manual_seed(0)
+    layers = [nn.Linear(6, 4, bias=False) for _ in range(3)]
+    eye = torch.eye(4, dtype=torch.float64)[None]
+    metrics = [metrics_of(layer, {"": eye}, [torch.rand(50, 6)])[""] for layer in layers]
+    gradients = [torch.randn(4, 6) for _ in layers]
+
+    def moved(indices: list[int], rates: list[float]) -> list[Tensor]:
+        values = [layer.weight.detach().clone().requires_grad_() for layer in layers]
+        kept = [(layers[i], values[i], metrics[i]) for i in range(3)]
+        optimizer = WhitenedMuon(kept, rates)
+        for now in ([0, 1, 2], indices):
+            for index, value in enumerate(values):
+                value.grad = gradients[index] if index in now else None
+            optimizer.step()
+        return [value.detach() for value in values]
+
+    once, twice = moved([], [0.1] * 3), moved([0, 1, 2], [0.1] * 3)
+    found = moved([2, 0], [0.1] * 3)
+    torch.testing.assert_close(found[1], once[1], rtol=0, atol=0)
+    for index in (0, 2):
+        torch.testing.assert_close(found[index], twice[index])
+        assert not torch.allclose(found[index], once[index])
+
+
+def test_it_goes_on_from_its_moments() -> None:
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 4, bias=False)
+    metric = metrics_of(layer, {"": torch.eye(4, dtype=torch.float64)[None]}, [torch.rand(9, 6)])
+    value = layer.weight.detach().clone().requires_grad_()
+    optimizer = WhitenedMuon([(layer, value, metric[""])], [0.1])
+    value.grad = torch.randn(4, 6)
+    optimizer.step()
+    other = value.detach().clone().requires_grad_()
+    resumed = WhitenedMuon([(layer, other, metric[""])], [0.1])
+    resumed.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    # Metrics are not kept: they are large, and the same every time.
+    assert sum(v.numel() for s in resumed.state_dict()["state"].values() for v in s.values()) == 24
+    value.grad = other.grad = torch.randn(4, 6)
+    optimizer.step()
+    resumed.step()
+    assert torch.equal(value, other)
+
+
+def test_layers_that_no_input_reaches_do_no_harm() -> None:
+    """Their curvature and moments are nothing, and their gradients may come to be something."""
+    layer = nn.Linear(6, 4, bias=False)
+    metric = metrics_of(layer, {"": torch.zeros(1, 4, 4).double()}, [torch.zeros(9, 6)])[""]
+    value = layer.weight.detach().clone().requires_grad_()
+    optimizer = WhitenedMuon([(layer, value, metric)], [0.1])
+    for size in (0.0, 1e-20, 1.0):
+        value.grad = torch.full((4, 6), size)
+        optimizer.step()
+        assert bool(value.isfinite().all())
 
 
 def test_scales_of_inputs_do_not_slow_it() -> None:

@@ -32,6 +32,9 @@ class Counting(nn.Module):
 class Thirds:
     """Three stages, towards grey pictures."""
 
+    def optimizer(self, model: nn.Module) -> torch.optim.Optimizer:
+        return torch.optim.SGD([model.get_parameter("network.tail.weight")], 1.0)
+
     def lead(self, model: nn.Module, share: float) -> bool:
         now = model.get_buffer("now")
         due = self.stage(share)[0]
@@ -97,6 +100,58 @@ def test_the_learning_rate_falls_in_each_stage(
         assert stage == sorted(stage, reverse=True)
         assert stage[-1] < 0.1 * stage[0]
         assert stage[0] == pytest.approx(rates[0])
+
+
+def test_the_guide_says_what_moves_its_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[tuple[float, float]] = []
+    step = torch.optim.SGD.step
+
+    def watched(optimizer: torch.optim.SGD) -> None:
+        (weight,), rate = optimizer.param_groups[0]["params"], optimizer.param_groups[0]["lr"]
+        before = weight.detach().clone()
+        step(optimizer)
+        torch.testing.assert_close(weight.detach(), before - rate * weight.grad)
+        steps.append((rate, float((weight.detach() - before).abs().max())))
+
+    monkeypatch.setattr(torch.optim.SGD, "step", watched)
+    guided(tmp_path / "run")
+    assert len(steps) == 30
+    assert all(moved > 0 for _, moved in steps)
+    # The learning rate is the run's.
+    assert steps[0][0] == pytest.approx(tiny_settings().learning_rate, rel=0.01)
+    # The twin: AdamW for everything leaves it no part.
+    steps.clear()
+    (tmp_path / "adamw").mkdir()
+    train(
+        Counting(),
+        tiny_patches(),
+        validation(),
+        tiny_settings(steps=3, optimizer="adamw"),
+        pattern=KODAK_CFA,
+        folder=tmp_path / "adamw",
+        guide=Thirds(),
+    )
+    assert steps == []
+
+
+def test_the_mean_begins_anew_with_each_change(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apart: list[float] = []
+    lead = TrainingRun.lead
+
+    def watched(run: TrainingRun, share: float) -> None:
+        before = int(run.model.get_buffer("now"))
+        lead(run, share)
+        if int(run.model.get_buffer("now")) != before:
+            pairs = zip(run.averaged.parameters(), run.model.parameters(), strict=True)
+            apart.append(max(float((a - b).detach().abs().max()) for a, b in pairs))
+
+    monkeypatch.setattr(TrainingRun, "lead", watched)
+    guided(tmp_path / "run")
+    assert apart == [0.0, 0.0, 0.0]
 
 
 def test_a_change_that_nobody_had_time_for_is_made_in_the_end(

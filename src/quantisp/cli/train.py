@@ -32,7 +32,7 @@ DEFAULT_MINUTES = 60.0
 # Of the learning rate. A network that is rounded well has more to lose than to learn; its codes and
 # scales move at multiples of the rate.
 FROM_SCRATCH, FLOAT_TUNING = 2e-3, 5e-5
-TUNING = {"incremental": 5e-6, "lsq": 1e-6, "plain": 1e-6}
+TUNING = {"incremental": 2e-6, "lsq": 1e-6, "plain": 1e-6}
 # Patches, and pixels of their side, in a step; the incremental form takes many small steps.
 BATCH, INCREMENTAL_BATCH = 16, 2
 PATCH_PX, LAST_PATCH_PX, INCREMENTAL_PX = 64, 128, 96
@@ -150,7 +150,7 @@ def train_command(
         str | None,
         typer.Option(
             help="float32, bfloat16, or auto: bfloat16 where it is fast.",
-            show_default="auto, to fine-tune float32",
+            show_default="auto; float32 for --qat lsq, plain, float",
         ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of patches and weights.")] = 0,
@@ -219,7 +219,7 @@ def train_command(
         last_phase=last_phase if last_phase is not None else (1.0 if tuned else LAST_PHASE),
         exposure_jitter=exposure_jitter,
         colour_jitter=colour_jitter,
-        precision=precision or ("float32" if tuned else "auto"),
+        precision=precision or ("float32" if tuned and not many_steps else "auto"),
     )
     with ProgressDisplay() as display:
 

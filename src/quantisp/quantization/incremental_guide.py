@@ -3,8 +3,8 @@
 As the method of the same name (:mod:`quantisp.quantization.methods.incremental`, with its sources),
 in the course of a training run: as many steps as there is time for, on patches that are always new,
 and with activations in integers, too. It is knowledge distillation: the float network is the
-teacher, and no ground truth is looked at. The method has a descent of its own, for it has to do
-with a thousand steps, on a few inputs and without files; here the trainer's is used, which can be
+teacher, and no ground truth is looked at. The method has a loop of its own, for it has to do with
+hundreds of steps, on a few inputs and without files; here the trainer's is used, which can be
 killed and goes on. Rates and stages were chosen for the time that each has.
 """
 
@@ -12,18 +12,23 @@ from __future__ import annotations
 
 import bisect
 import logging
+import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 from quantisp.errors import SettingError
-from quantisp.quantization.layers import find_layers
+from quantisp.quantization.bfloat16 import harmless, in_bfloat16
+from quantisp.quantization.curvature import output_curvatures
+from quantisp.quantization.layers import bias_of, find_layers
 from quantisp.quantization.layerwise import LayerwiseRounding
+from quantisp.quantization.natural import WhitenedMuon, metrics_of
 from quantisp.quantization.network import squared_errors
 from quantisp.quantization.plan import Plan
-from quantisp.quantization.stages import ends_of, is_small, stages_of
+from quantisp.quantization.stages import ends_of, method_of, stages_of
+from quantisp.quantization.statistics import first_inputs
 from quantisp.quantization.trainable import TrainableModel
 
 __all__ = ["IncrementalGuide"]
@@ -34,6 +39,8 @@ log = logging.getLogger(__name__)
 PARTS = 10**9
 # Of the layers not rounded by themselves: with much time, theirs is the error that is left.
 GROUPS = 6
+# What one step counts in the error that is told.
+FORGETTING = 0.05
 
 
 class IncrementalGuide:
@@ -41,12 +48,22 @@ class IncrementalGuide:
 
     Args:
         floats: the float network, in evaluation mode, on the device of the run.
-        plan: of its layers; K-best and QuantEase take the place of its methods.
+        plan: of its layers; K-best and YAQA take the place of its methods.
         inputs: network inputs that layers are rounded by.
+        in_float32: train all layers in float32, even on hardware that has bfloat16.
+
+    Attributes:
+        stages: the layers that are rounded together, in their order.
+        bfloat16_layers: those that may be trained in bfloat16.
     """
 
     def __init__(
-        self, floats: nn.Module, plan: Plan, inputs: Sequence[Float[Tensor, "_ _ _ _"]]
+        self,
+        floats: nn.Module,
+        plan: Plan,
+        inputs: Sequence[Float[Tensor, "_ _ _ _"]],
+        *,
+        in_float32: bool = False,
     ) -> None:
         resolved = plan.resolve(floats)
         self._floats = floats
@@ -57,12 +74,29 @@ class IncrementalGuide:
         for name, entry in resolved.items():
             if entry.weight_bits is not None:
                 owners.setdefault(id(layers[name].weight), name)
-        errors = self._rounding.errors_alone(floats, list(owners.values()))
+        names = list(owners.values())
+        errors = self._rounding.errors_alone(floats, names)
         self.stages = stages_of(errors, groups=GROUPS)
-        self._methods = [
-            "k-best" if is_small(layers, names) else "quantease" for names in self.stages
-        ]
+        self._methods = [method_of(layers, stage) for stage in self.stages]
+        self._curvatures = output_curvatures(floats, names, inputs)
+        self._metrics = metrics_of(floats, self._curvatures, first_inputs(inputs))
+        # Quantizers of activations would see other values in bfloat16, and round them elsewhere.
+        in_float32 = in_float32 or plan.quantizes_activations
+        self.bfloat16_layers = () if in_float32 else harmless(floats, self.stages, errors, inputs)
+        # The mean of the errors' logarithms, of late; None before there are some.
+        self._late: Tensor | None = None
         self._ends = [end / PARTS for end in ends_of(PARTS, self.stages, alone=1)]
+
+    def optimizer(self, model: nn.Module) -> optim.Optimizer:
+        """Moves the weights of layers that are still in float, in the metric of the output."""
+        network = _checked(model).network
+        layers = [
+            (layer, layer.get_parameter("weight"), metric)
+            for name, metric in self._metrics.items()
+            for layer in [network.get_submodule(name)]
+        ]
+        # They are in units of a code each, and so is the rate.
+        return WhitenedMuon(layers, [1.0] * len(layers))
 
     def lead(self, model: nn.Module, share: float) -> bool:
         """Round the layers of all stages that have begun."""
@@ -76,11 +110,16 @@ class IncrementalGuide:
             left = [name for name in names if name in free]
             if left:
                 walked = self._rounding.round_by(
-                    trained.network_now(), method, self._inputs, lambda _done, _total: None, left
+                    trained.network_now(), method, self._inputs, _ignore, left, self._curvatures
                 )
-                trained.freeze({name: walked.weights[name] for name in left})
+                trained.freeze(
+                    {name: walked.weights[name] for name in left},
+                    {name: bias_of(walked.network.get_submodule(name)) for name in left},
+                )
                 changed = True
-                log.info("rounded %s, %d layers left", _named(left), len(trained.free))
+                log.info(
+                    "rounded %s, %d layers left%s", _named(left), len(trained.free), self._before()
+                )
         return changed
 
     def stage(self, share: float) -> tuple[int, float]:
@@ -95,9 +134,22 @@ class IncrementalGuide:
 
     def errors(self, given: Tensor, restored: Tensor) -> Tensor:
         """Mean squared differences from the float network's outputs."""
-        with torch.no_grad():
+        with torch.no_grad(), in_bfloat16(self._floats, self.bfloat16_layers):
             wanted = self._floats(given)
-        return squared_errors(restored, wanted)
+        found = squared_errors(restored, wanted)
+        seen = found.detach().log().mean()
+        self._late = seen if self._late is None else self._late.lerp(seen, FORGETTING)
+        return found
+
+    def _before(self) -> str:
+        if self._late is None:
+            return ""
+        psnr_db = -10.0 * float(self._late) / math.log(10.0)
+        return f" ({psnr_db:.1f} dB to the float network before)"
+
+
+def _ignore(_done: int, _total: int) -> None:
+    """No report: a stage is told in whole."""
 
 
 def _named(layers: Sequence[str]) -> str:

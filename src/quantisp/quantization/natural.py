@@ -19,11 +19,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from quantisp.machine import multiplies_bfloat16
 from quantisp.quantization.methods.gptq import damped
 from quantisp.quantization.statistics import as_matrix, float_statistics, from_matrix
 
@@ -39,7 +41,7 @@ LEAST = torch.finfo(torch.float32).tiny
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Metric:
-    """The inverses of the Cholesky factors of a layer's two moments, in float32.
+    """The inverses of the Cholesky factors of a layer's two moments, of norm 1, in float32.
 
     Args:
         outputs: of the curvature of its outputs.
@@ -76,7 +78,9 @@ def metrics_of(
 def _whitening(moments: Float[Tensor, "groups n n"]) -> Float[Tensor, "groups n n"]:
     factor = torch.linalg.cholesky(damped(moments, DAMPING))
     unit = torch.eye(factor.shape[-1], dtype=factor.dtype)
-    return torch.linalg.solve_triangular(factor, unit, upper=False).float()
+    inverse = torch.linalg.solve_triangular(factor, unit, upper=False)
+    # Of layers that the inputs do not reach, these are huge; only their directions count.
+    return (inverse / torch.linalg.matrix_norm(inverse, keepdim=True)).float()
 
 
 class WhitenedMuon(torch.optim.Optimizer):
@@ -84,52 +88,72 @@ class WhitenedMuon(torch.optim.Optimizer):
 
     Args:
         layers: each layer, what stands for its weight, in that shape, and its metric.
-        rates: of each, the root mean square of its steps.
+        rates: of each, the root mean square of its steps; those of a group are multiplied by its
+            ``lr``, which begins as 1.
     """
 
     def __init__(
         self, layers: Sequence[tuple[nn.Module, Tensor, Metric]], rates: Sequence[float]
     ) -> None:
-        self._layers = {value: layer for layer, value, _ in layers}
-        of_shape: dict[torch.Size, list[int]] = {}
-        for index, (layer, value, _) in enumerate(layers):
-            of_shape.setdefault(as_matrix(layer, value.detach()).shape, []).append(index)
-        groups: list[dict[str, object]] = []
-        for indices in of_shape.values():
-            device = layers[indices[0]][1].device
-            metrics = [layers[index][2] for index in indices]
-            groups.append(
-                {
-                    "params": [layers[index][1] for index in indices],
-                    "lr": 1.0,
-                    "rates": [rates[index] for index in indices],
-                    "outputs": torch.stack([metric.outputs for metric in metrics]).to(device),
-                    "inputs": torch.stack([metric.inputs for metric in metrics]).to(device),
-                }
-            )
-        super().__init__(groups, {})
+        self._of = {
+            value: (layer, metric, rate)
+            for (layer, value, metric), rate in zip(layers, rates, strict=True)
+        }
+        of_shape: dict[torch.Size, list[Tensor]] = {}
+        for layer, value, _ in layers:
+            of_shape.setdefault(as_matrix(layer, value.detach()).shape, []).append(value)
+        super().__init__([{"params": values, "lr": 1.0} for values in of_shape.values()], {})
+        # The metrics of those of each group that were moved last, in one piece.
+        self._stacks: list[_Stack | None] = [None] * len(self.param_groups)
 
     @torch.no_grad()
     def step(self) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
-        """Move the weights; one without a gradient is moved by its momentum alone."""
-        for group in self.param_groups:
-            values: list[Tensor] = group["params"]
-            outputs, inputs = group["outputs"], group["inputs"]
+        """Move the weights; those without a gradient stay."""
+        for index, group in enumerate(self.param_groups):
+            values = [value for value in group["params"] if value.grad is not None]
+            if not values:
+                continue
+            outputs, inputs = self._metrics(index, values)
             steps = torch.stack([self._ahead(value) for value in values])
-            steps = outputs.mT @ orthogonal(outputs @ steps @ inputs.mT) @ inputs
+            # Gradients may be of any size, and are not what counts.
+            steps = _unit(steps).to(inputs.dtype)
+            steps = (outputs.mT @ orthogonal(outputs @ steps @ inputs.mT) @ inputs).float()
             sizes = steps.square().mean(dim=(1, 2, 3)).sqrt().clamp(min=LEAST)
-            for value, step, size, rate in zip(
-                values, steps, sizes.tolist(), group["rates"], strict=True
-            ):
-                moved = from_matrix(self._layers[value], step, value)
-                value.sub_(moved, alpha=group["lr"] * rate / size)
+            for value, step, size in zip(values, steps, sizes.tolist(), strict=True):
+                layer, _, rate = self._of[value]
+                value.sub_(from_matrix(layer, step, value), alpha=group["lr"] * rate / size)
+
+    def _metrics(self, index: int, values: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """Of these weights of one group: the factors of outputs, and of inputs."""
+        names = tuple(map(id, values))
+        kept = self._stacks[index]
+        if kept is None or kept.of != names:
+            device = values[0].device
+            # As Muon itself: a direction needs no more digits.
+            dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+            metrics = [self._of[value][1] for value in values]
+            outputs, inputs = (
+                torch.stack(factors).to(device, dtype)
+                for factors in ([m.outputs for m in metrics], [m.inputs for m in metrics])
+            )
+            kept = self._stacks[index] = _Stack(of=names, outputs=outputs, inputs=inputs)
+        return kept.outputs, kept.inputs
 
     def _ahead(self, value: Tensor) -> Float[Tensor, "groups rows k"]:
         """The gradient with Nesterov's momentum."""
-        gradient = torch.zeros_like(value) if value.grad is None else value.grad
+        gradient = cast("Tensor", value.grad)
         mean: Tensor = self.state[value].setdefault("mean", torch.zeros_like(value))
         mean.lerp_(gradient, 1.0 - MOMENTUM)
-        return as_matrix(self._layers[value], gradient.lerp(mean, MOMENTUM))
+        return as_matrix(self._of[value][0], gradient.lerp(mean, MOMENTUM))
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Stack:
+    """The metrics of weights of one shape."""
+
+    of: tuple[int, ...]
+    outputs: Float[Tensor, "stack groups rows rows"]
+    inputs: Float[Tensor, "stack groups k k"]
 
 
 def orthogonal(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
@@ -137,8 +161,14 @@ def orthogonal(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stac
     first, third, fifth = COEFFICIENTS
     is_tall = matrices.shape[-2] > matrices.shape[-1]
     x = matrices.mT if is_tall else matrices
-    x = x / torch.linalg.matrix_norm(x, keepdim=True).clamp(min=LEAST)
+    x = _unit(x)
     for _ in range(ROUNDS):
         square = x @ x.mT
         x = first * x + (third * square + fifth * square @ square) @ x
     return x.mT if is_tall else x
+
+
+def _unit(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
+    """Of norm 1; zeros stay."""
+    norm = torch.linalg.matrix_norm(matrices.float(), keepdim=True).clamp(min=LEAST)
+    return matrices / norm.to(matrices.dtype)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 from quantisp.quantization.layers import Layer
 
-__all__ = ["ends_of", "is_small", "stages_of"]
+__all__ = ["ends_of", "method_of", "stages_of"]
 
 # A layer is rounded by itself until those that are left have this share of all errors.
 SHARE = 0.05
@@ -21,10 +21,14 @@ def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]
 
     >>> stages_of({"head": 8.0, "a": 1e-3, "tail": 9.0, "b": 2e-3})
     [['tail'], ['head'], ['b'], ['a']]
+    >>> [len(stage) for stage in stages_of(dict.fromkeys("abcdefghijkl", 1.0), groups=3)]
+    [1, 1, 1, 1, 1, 4, 2, 1]
 
     Args:
         errors: of the network's output, with that layer alone rounded.
-        groups: of the layers that are not rounded by themselves.
+        groups: of the layers that are not rounded by themselves, each of half of what is left: as
+            many layers make up for those that are rounded, and few are rounded last, when nothing
+            but scales and biases can.
     """
     order = sorted(errors, key=lambda name: -errors[name])
     left, everything = list(order), sum(errors.values())
@@ -33,17 +37,20 @@ def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]
         if sum(errors[name] for name in left) < SHARE * everything:
             break
         stages.append([left.pop(0)])
-    ends = [-(-len(left) * number // groups) for number in range(groups + 1)]
-    parts = [left[begin:end] for begin, end in itertools.pairwise(ends)]
-    return [*stages, *(part for part in parts if part)]
+    for number in range(groups):
+        half = len(left) if number == groups - 1 else -(-len(left) // 2)
+        stages.append(left[:half])
+        left = left[half:]
+    return [stage for stage in stages if stage]
 
 
-def is_small(layers: Mapping[str, Layer], names: Sequence[str]) -> bool:
-    """Whether a stage is a layer by itself with inputs few enough for K-best."""
+def method_of(layers: Mapping[str, Layer], names: Sequence[str]) -> str:
+    """What the layers of a stage are rounded by; both methods correct the bias, too."""
     layer = layers[names[0]]
     channels = layer.axis("channel")
     outputs = 1 if channels is None else layer.weight.shape[channels] * layer.scale_groups
-    return len(names) == 1 and layer.weight.numel() <= FEW_INPUTS * outputs
+    is_small = len(names) == 1 and layer.weight.numel() <= FEW_INPUTS * outputs
+    return "k-best-bias" if is_small else "yaqa"
 
 
 def ends_of(steps: int, stages: Sequence[Sequence[str]], *, alone: int = 2) -> list[int]:

@@ -13,6 +13,7 @@ from torch.func import functional_call
 from quantisp.errors import ModelError, PlanError, SettingError
 from quantisp.quantization.activations.trainable import TrainableActivations
 from quantisp.quantization.affine import QuantizedWeight, spread_scale, weight_scale
+from quantisp.quantization.bfloat16 import in_bfloat16
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.frozen_codes import FrozenCodes
 from quantisp.quantization.graph.capture import run_padded
@@ -62,6 +63,7 @@ class TrainableModel(nn.Module):
         float32_layers, scale_parameters, code_parameters, rates: for the trainer: what must stay in
             float32, which parameters are scales, or codes, and which move faster, and by how
             many times.
+        bfloat16_layers: of ``network``; these multiply in bfloat16 where gradients are wanted.
         pattern: the CFA of the network, or None where it names none.
 
     Raises:
@@ -131,6 +133,7 @@ class TrainableModel(nn.Module):
             # Until they are codes, weights are moved as those of a float network are.
             self.code_parameters = ()
             self.rates |= self._other_rates()
+        self.bfloat16_layers: tuple[str, ...] = ()
         self.pattern = start.pattern
         self.train(start.training)
 
@@ -142,7 +145,9 @@ class TrainableModel(nn.Module):
             layers = self._layers(weights)
             return run_padded(self.network, lambda x: activations(x, layers), mosaic)
         named = {_weight_of(name): weight for name, weight in weights.items()}
-        return functional_call(self.network, named, (mosaic,))
+        fast = self.bfloat16_layers if torch.is_grad_enabled() else ()
+        with in_bfloat16(self.network, fast):
+            return functional_call(self.network, named, (mosaic,))
 
     def train(self, mode: bool = True) -> TrainableModel:
         """As of every module; but the network of the incremental form stays in evaluation mode.
@@ -164,11 +169,15 @@ class TrainableModel(nn.Module):
         ]
         return tuple(waiting)
 
-    def freeze(self, weights: Mapping[str, QuantizedWeight]) -> None:
+    @torch.no_grad()
+    def freeze(
+        self, weights: Mapping[str, QuantizedWeight], biases: Mapping[str, Tensor | None]
+    ) -> None:
         """Put codes in the place of these layers' weights, in the incremental form.
 
         Args:
             weights: by the name of the layer; of several that share a weight, the first of them.
+            biases: that go with them, or None where there is none.
         """
         quantizers = self._quantizers()
         for name, weight in weights.items():
@@ -178,6 +187,9 @@ class TrainableModel(nn.Module):
                     f"expected the incremental form to round layers in turn, found {self.form!r}"
                 )
             quantizer.freeze(weight)
+            bias = biases[name]
+            if bias is not None:
+                self.network.get_submodule(name).get_parameter("bias").copy_(bias)
 
     @torch.no_grad()
     def quantized(self) -> QuantizedModel:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 from typing import Protocol, runtime_checkable
 
-from torch import Tensor, nn
+from torch import Tensor, nn, optim
 
 __all__ = ["Guide"]
 
 
 @runtime_checkable
 class Guide(Protocol):
-    """Changes the network in stages, and says what its output is to be."""
+    """Changes the network in stages, and says what its output is to be.
+
+    Which of its layers are trained in bfloat16 is for such a network to say.
+    """
+
+    def optimizer(self, model: nn.Module) -> optim.Optimizer:
+        """What moves some of its parameters in Muon's place; its ``lr`` are set for each step.
+
+        Args:
+            model: what is trained, where it is trained.
+        """
+        ...
 
     def lead(self, model: nn.Module, share: float) -> bool:
         """Make the changes that are due, and say whether there was one.

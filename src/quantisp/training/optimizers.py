@@ -34,17 +34,25 @@ class Optimizers:
         kind: ``muon``, or ``adamw`` for every parameter.
         model: trained in place.
         learning_rate, weight_decay: of both.
+        other: moves some of the parameters in their place; its parameters do not decay.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the
     scale is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, eq. 4.
     """
 
     def __init__(
-        self, kind: str, model: nn.Module, *, learning_rate: float, weight_decay: float
+        self,
+        kind: str,
+        model: nn.Module,
+        *,
+        learning_rate: float,
+        weight_decay: float,
+        other: torch.optim.Optimizer | None = None,
     ) -> None:
         codes = [model.get_parameter(name) for name in getattr(model, "code_parameters", ())]
         scales = [model.get_parameter(name) for name in getattr(model, "scale_parameters", ())]
-        chosen = {id(value) for value in (*codes, *scales)}
+        moved = [] if other is None else [v for g in other.param_groups for v in g["params"]]
+        chosen = {id(value) for value in (*codes, *scales, *moved)}
         weights = [
             weight
             for weight in (_matrix_weights(model) if kind == "muon" else [])
@@ -75,6 +83,8 @@ class Optimizers:
                 learning_rate,
                 adjust_lr_fn="match_rms_adamw",
             )
+        if other is not None:
+            self._parts["other"] = other
 
     def step(self, learning_rate: float) -> None:
         """Move every parameter along its gradient."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from quantisp.errors import SettingError
+from quantisp.machine import multiplies_bfloat16
 
 __all__ = ["autocast_context", "keep_in_float32", "resolve_precision"]
 
@@ -19,8 +20,6 @@ PRECISIONS = ("auto", "float32", "bfloat16")
 def resolve_precision(wanted: str, device: torch.device) -> str:
     """``float32`` or ``bfloat16``; ``auto`` is bfloat16 where ``device`` has instructions for it.
 
-    A CPU without them emulates bfloat16 about ten times slower than float32.
-
     Raises:
         SettingError: no such precision.
     """
@@ -28,16 +27,7 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
         raise SettingError(f"expected a precision of {', '.join(PRECISIONS)}, found {wanted!r}")
     if wanted != "auto":
         return wanted
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
-    return "bfloat16" if device.type == "cpu" and _cpu_multiplies_bfloat16() else "float32"
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    # Releases of torch before 2.12 do not tell; float32 is right everywhere.
-    tell = getattr(torch.cpu, "get_capabilities", dict)
-    capabilities: dict[str, Any] = tell()
-    return bool(capabilities.get("avx512_bf16")) or bool(capabilities.get("amx_bf16"))
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
 
 
 def autocast_context(precision: str, device: torch.device) -> AbstractContextManager[Any]:

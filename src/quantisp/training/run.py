@@ -80,15 +80,18 @@ class TrainingRun:
         self.model = model.to(device=self.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.forward = workers.shared(self.model, compiled=compiled)
-        self.precision = resolve_precision(settings.precision, self.device)
+        # A network with a guide sees to its layers itself.
+        own = settings.precision if guide is None else "float32"
+        self.precision = resolve_precision(own, self.device)
         self.optimizers = Optimizers(
             settings.optimizer,
             self.model,
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
+            other=guide.optimizer(self.model) if guide and settings.optimizer == "muon" else None,
         )
         self.guard = LossGuard()
-        self.step = self.first_step = 0
+        self.step = self.first_step = self.changed_at = 0
         self.elapsed_s = self.first_elapsed_s = 0.0
         self.loss = self.learning_rate = math.nan
         self.returns = 0
@@ -163,10 +166,13 @@ class TrainingRun:
         self._average()
         self._losses.setdefault(phase, []).append(seen)
 
+    @torch.no_grad()
     def lead(self, share: float) -> None:
         """Let the guide change what is due at this share of the run."""
         if self.guide is not None and self.guide.lead(self.model, share):
-            self._copy_buffers()
+            # Another network: its mean begins anew.
+            self.changed_at = self.step
+            self.averaged.load_state_dict(self.model.state_dict())
 
     @property
     def is_complete(self) -> bool:
@@ -192,7 +198,8 @@ class TrainingRun:
     @torch.no_grad()
     def _average(self) -> None:
         # The mean follows fast in the beginning, when the first weights are of no worth.
-        decay = min(self.settings.ema_decay, (1 + self.step) / (10 + self.step))
+        steps = self.step - self.changed_at
+        decay = min(self.settings.ema_decay, (1 + steps) / (10 + steps))
         for mean, value in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
             mean.lerp_(value.detach(), 1.0 - decay)
         self._copy_buffers()
@@ -293,6 +300,7 @@ class TrainingRun:
                 "optimizers": self.optimizers.state_dict(),
                 "guard": self.guard.state_dict(),
                 "step": self.step,
+                "changed_at": self.changed_at,
                 "returns": self.returns,
                 # Of networks that draw numbers themselves, such as Dropout.
                 "random": torch.get_rng_state(),
@@ -310,6 +318,8 @@ class TrainingRun:
         self.optimizers.load_state_dict(state["optimizers"])
         self.guard.load_state_dict(state["guard"])
         self.step, self.returns = int(state["step"]), int(state["returns"])
+        # Runs from before there were guides do not know it.
+        self.changed_at = int(state.get("changed_at", 0))
         self.elapsed_s, self.loss = float(state["elapsed_s"]), float(state["loss"])
         self.curve = [CurvePoint(**point) for point in state["curve"]]
         torch.set_rng_state(state["random"])

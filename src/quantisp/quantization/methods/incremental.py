@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -31,12 +31,13 @@ from torch.func import functional_call
 
 from quantisp.errors import RunError
 from quantisp.quantization.affine import QuantizedWeight, spread_scale, weight_scale
+from quantisp.quantization.bfloat16 import harmless, in_bfloat16
 from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import bias_of, find_layers
 from quantisp.quantization.natural import Metric, WhitenedMuon, metrics_of
 from quantisp.quantization.network import NetworkTask, RoundedNetwork, squared_errors
-from quantisp.quantization.stages import ends_of, is_small, stages_of
+from quantisp.quantization.stages import ends_of, method_of, stages_of
 from quantisp.quantization.statistics import first_inputs
 
 __all__ = ["round_incrementally", "rounded_incrementally"]
@@ -76,10 +77,16 @@ def rounded_incrementally(
     with torch.no_grad():
         for name in owners:
             network.get_submodule(name).get_parameter("weight").copy_(floats[name].weight)
-    stages = stages_of(task.errors_alone(base, owners))
-    descent = _Descent(task, network, metrics_of(base, curvatures, first_inputs(task.inputs)))
+    errors = task.errors_alone(base, owners)
+    stages = stages_of(errors)
+    descent = _Descent(
+        task,
+        network,
+        metrics_of(base, curvatures, first_inputs(task.inputs)),
+        harmless(task.model, stages, errors, task.inputs),
+    )
     for layers, end in zip(stages, ends_of(STEPS, stages), strict=True):
-        method = "k-best-bias" if is_small(floats, layers) else "yaqa"
+        method = method_of(floats, layers)
         walked = task.round_by(descent.network(), method, task.inputs, _ignore, layers, curvatures)
         descent.freeze({name: walked.weights[name] for name in layers})
         descent.correct({name: bias_of(walked.network.get_submodule(name)) for name in layers})
@@ -98,10 +105,15 @@ class _Descent:
         task: whose float network gives the outputs to approach.
         network: with the weights to begin with; it is not changed.
         metrics: of the layers to round, one alone of those that share a weight.
+        rough: layers that may multiply in bfloat16.
     """
 
     def __init__(
-        self, task: NetworkTask, network: nn.Module, metrics: Mapping[str, Metric]
+        self,
+        task: NetworkTask,
+        network: nn.Module,
+        metrics: Mapping[str, Metric],
+        rough: Sequence[str],
     ) -> None:
         self.task = task
         self.base = nn.utils.convert_conv2d_weight_memory_format(network, torch.channels_last)
@@ -116,7 +128,7 @@ class _Descent:
         }
         self.steps = 0
         device = next(self.base.parameters()).device
-        self.metrics = metrics
+        self.metrics, self.rough = metrics, rough
         self.reference = nn.utils.convert_conv2d_weight_memory_format(
             copy.deepcopy(task.model), torch.channels_last
         )
@@ -157,7 +169,8 @@ class _Descent:
         rates = [[group["lr"] for group in each.param_groups] for each in optimizers]
         for step in range(steps):
             inputs, wanted = self._batch()
-            given = functional_call(self.base, self._tensors(), (inputs,))
+            with in_bfloat16(self.base, self.rough):
+                given = functional_call(self.base, self._tensors(), (inputs,))
             loss = squared_errors(given, wanted).log().mean()
             if not bool(torch.isfinite(loss)):
                 raise RunError(
@@ -223,7 +236,7 @@ class _Descent:
             share = float(torch.rand((), generator=self.draw))
             mixed.append(share * chosen[one] + (1.0 - share) * chosen[other])
         inputs = torch.cat(mixed)
-        with torch.no_grad():
+        with torch.no_grad(), in_bfloat16(self.reference, self.rough):
             return inputs, self.reference(inputs)
 
 
