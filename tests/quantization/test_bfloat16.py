@@ -96,7 +96,7 @@ def test_it_is_used_where_it_is_fast_and_would_not_be_seen(
         rough = network(inputs())
     with torch.no_grad():
         error = float((rough - network(inputs())).square().mean())
-    for share, seen in ((5.0, False), (20.0, True)):
+    for share, seen in ((50.0, False), (200.0, True)):
         errors = {"head": 1.0, "body": 0.75 * share * error, "tail": 0.25 * share * error}
         stages = [["head"], ["body", "tail"]]
         assert bool(harmless(network, stages, errors, [inputs()])) == (seen and fast)

@@ -22,7 +22,7 @@ from quantisp.quantization.watching import beside
 __all__ = ["harmless", "in_bfloat16"]
 
 # What a descent may see of it, as a share of the squared error of what is being rounded.
-SHARE = 0.1
+SHARE = 0.01
 # Enough to tell.
 INPUTS = 2
 

@@ -22,13 +22,11 @@ def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]
     >>> stages_of({"head": 8.0, "a": 1e-3, "tail": 9.0, "b": 2e-3})
     [['tail'], ['head'], ['b'], ['a']]
     >>> [len(stage) for stage in stages_of(dict.fromkeys("abcdefghijkl", 1.0), groups=3)]
-    [1, 1, 1, 1, 1, 4, 2, 1]
+    [1, 1, 1, 1, 1, 3, 2, 2]
 
     Args:
         errors: of the network's output, with that layer alone rounded.
-        groups: of the layers that are not rounded by themselves, each of half of what is left: as
-            many layers make up for those that are rounded, and few are rounded last, when nothing
-            but scales and biases can.
+        groups: of the layers that are not rounded by themselves.
     """
     order = sorted(errors, key=lambda name: -errors[name])
     left, everything = list(order), sum(errors.values())
@@ -37,11 +35,9 @@ def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]
         if sum(errors[name] for name in left) < SHARE * everything:
             break
         stages.append([left.pop(0)])
-    for number in range(groups):
-        half = len(left) if number == groups - 1 else -(-len(left) // 2)
-        stages.append(left[:half])
-        left = left[half:]
-    return [stage for stage in stages if stage]
+    ends = [-(-len(left) * number // groups) for number in range(groups + 1)]
+    parts = [left[begin:end] for begin, end in itertools.pairwise(ends)]
+    return [*stages, *(part for part in parts if part)]
 
 
 def method_of(layers: Mapping[str, Layer], names: Sequence[str]) -> str:
