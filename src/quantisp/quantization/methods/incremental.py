@@ -43,7 +43,7 @@ from quantisp.quantization.statistics import first_inputs
 __all__ = ["round_incrementally", "rounded_incrementally"]
 
 # Of all stages together; in the last one every layer is rounded, and scales and biases are left.
-STEPS = 600
+STEPS = 900
 # Mixtures in one step.
 BATCH = 2
 # Steps of weights and biases in codes of their layer, and of the logarithm of scales.
