@@ -36,7 +36,6 @@ log = logging.getLogger(__name__)
 # The squared error of a typical patch has about 1/64 of the gradient of its absolute error. Equal
 # gradients keep the optimizers' running moments valid when the loss changes.
 SQUARED_ERROR_WEIGHT = 64.0
-LEAST_LEARNING_RATE = 0.01
 # After a loss that went astray, the run goes on with this share of the learning rate.
 CALMER = 0.7
 MAX_RETURNS = 10
@@ -186,14 +185,9 @@ class TrainingRun:
         return loss + self.settings.frequency_weight * frequency_loss(restored, target)
 
     def _learning_rate(self, share: float) -> float:
-        settings = self.settings
-        warm = min(1.0, (self.step + 1) / settings.warmup_steps) if settings.warmup_steps else 1.0
         if self.guide is not None:
             share = self.guide.stage(share)[1]
-        cosine = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
-        least = LEAST_LEARNING_RATE
-        calm = CALMER**self.returns
-        return settings.learning_rate * calm * warm * (least + (1.0 - least) * cosine)
+        return CALMER**self.returns * self.settings.learning_rate_at(self.step, share)
 
     @torch.no_grad()
     def _average(self) -> None:

@@ -14,6 +14,8 @@ from quantisp.training.precision import resolve_precision
 
 __all__ = ["TrainSettings"]
 
+# As a share of the peak, where the cosine ends.
+LEAST_LEARNING_RATE = 0.01
 ABOVE_ZERO = frozenset(
     {"steps", "time_limit_s", "batch", "patch_px", "last_patch_px", "validate_every"}
     | {"learning_rate", "clip_norm", "snapshot_every"}
@@ -107,6 +109,13 @@ class TrainSettings:
                 "--domain"
             )
         resolve_precision(self.precision, torch.device("cpu"))
+
+    def learning_rate_at(self, step: int, share: float) -> float:
+        """After so many steps, at that share of the run or of a stage of it."""
+        warm = min(1.0, (step + 1) / self.warmup_steps) if self.warmup_steps else 1.0
+        cosine = 0.5 + 0.5 * math.cos(math.pi * min(share, 1.0))
+        least = LEAST_LEARNING_RATE
+        return self.learning_rate * warm * (least + (1.0 - least) * cosine)
 
     def batch_size(self, patch_px: int) -> int:
         """Patches a step: as many pixels whatever their size, and at least one patch."""
