@@ -1,36 +1,51 @@
 """Train on a lent accelerator, in short calls, when nothing can be fetched there.
 
     python tools/accelerator.py pack --data TRAIN --validation VAL --out .accelerator
+    python tools/accelerator.py measure --packed .accelerator
     python tools/accelerator.py train --packed .accelerator --run RUN --back OUT --total-minutes 27
     python tools/accelerator.py join OUT RUN
 
 ``pack`` copies the pictures into folders of at most 45 MB, each of which can travel alone, and says
-what else is needed there. ``train`` is the same command in every call: it begins or goes on in RUN,
-with one schedule for ``--total-minutes`` over all calls, ends in time, and leaves in OUT what fits
-through: the best weights in parts of 15 MB, the curve and the log. ``join`` puts the parts together
-again, as a run that ``tools/pack_weights.py`` packages, or from whose weights ``--init`` goes on.
+what else is needed there. ``measure`` says how long a step takes, and how much of the accelerator's
+rate of products in bfloat16 that is. ``train`` is the same command in every call: it begins or goes
+on in RUN, with one schedule for ``--total-minutes`` over all calls, ends in time, and leaves in OUT
+what fits through: the best weights in parts of 15 MB, the curve and the log. ``join`` puts the
+parts together again, as a run that ``tools/pack_weights.py`` packages, or from whose weights ``--init``
+goes on.
 """
 
 from __future__ import annotations
 
 import argparse
+import copy
 import shlex
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
 from quantisp.api_training import train_model
+from quantisp.api_training_pictures import decoded_tiles, tiles_on_device
 from quantisp.cfa import parse_pattern
-from quantisp.data import find_images
+from quantisp.data import PatchCache, find_images
+from quantisp.inference import find_device
+from quantisp.models import build_preset
 from quantisp.training import TrainProgress, TrainSettings
+from quantisp.training.precision import keep_in_float32
+from quantisp.training.run import TrainingRun
+from quantisp.training.workers import Workers
 
 SHARD_BYTES = 45_000_000
 PART_BYTES = 15_000_000
 WEIGHTS = "model.safetensors"
 SMALL_FILES = ("training.json", "curve.csv")
 # For each kind of network, so that a step keeps the accelerator busy.
-BATCH = {"dephasenet-lite": 128, "dephasenet": 64}
+BATCH = {"dephasenet-lite": 256, "dephasenet": 128}
 
 
 class OutOfTime(Exception):  # noqa: N818
@@ -108,6 +123,80 @@ def train(arguments: argparse.Namespace) -> None:
     bring_back(run, back)
 
 
+def measure(arguments: argparse.Namespace) -> None:
+    device = find_device(arguments.device)
+    pattern = parse_pattern(arguments.cfa)
+    settings = TrainSettings(steps=10**6, batch=arguments.batch or BATCH[arguments.preset])
+    files = find_images([arguments.packed / "train-0"])
+    with tempfile.TemporaryDirectory() as scratch:
+        workers = Workers(device)
+        cache = Path(scratch) / "cache"
+        tiles = decoded_tiles(files[: arguments.pictures], cache, settings, workers, None)
+        patches = PatchCache(tiles_on_device(tiles, device))
+        model = build_preset(arguments.preset, pattern)
+        pixels = settings.batch * settings.patch_px**2
+        operations = 3 * step_operations(model, settings.patch_px) * settings.batch
+        peak = product_rate(device)
+        print(f"products of large matrices in bfloat16: {peak / 1e12:.4g} TFLOP/s")
+        for compiled in (False, True):
+            run = TrainingRun(
+                copy.deepcopy(model),
+                settings,
+                pattern,
+                Path(scratch) / "checkpoint.pt",
+                workers,
+                {},
+                compiled=compiled,
+            )
+            began = time.perf_counter()
+            with keep_in_float32(run.model, device):
+                run.advance(patches)
+                wait(device)
+                first = time.perf_counter() - began
+                times = [seconds_of(run, patches, arguments.steps) for _ in range(5)]
+            step = sorted(times)[2]
+            print(
+                f"{'compiled' if compiled else 'plain'}: first step {first:.1f} s, then "
+                f"{1e3 * step:.2f} ms, {pixels / step / 1e6:.4g} MPix/s, "
+                f"{operations / step / 1e12:.4g} TFLOP/s, {100 * operations / step / peak:.1f}% of "
+                "the products' rate",
+                flush=True,
+            )
+
+
+def seconds_of(run: TrainingRun, patches: PatchCache, steps: int) -> float:
+    began = time.perf_counter()
+    for _ in range(steps):
+        run.advance(patches)
+    wait(run.device)
+    return (time.perf_counter() - began) / steps
+
+
+def step_operations(model: nn.Module, patch_px: int) -> int:
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model(torch.zeros(1, 1, patch_px, patch_px))
+    return counter.get_total_flops()
+
+
+def product_rate(device: torch.device) -> float:
+    size = 8192 if device.type == "cuda" else 1024
+    a, b = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
+    times: list[float] = []
+    for _ in range(10):
+        wait(device)
+        began = time.perf_counter()
+        for _ in range(5):
+            a @ b
+        wait(device)
+        times.append((time.perf_counter() - began) / 5)
+    return 2 * size**3 / sorted(times)[5]
+
+
+def wait(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+
+
 def bring_back(run: Path, back: Path) -> None:
     if (run / WEIGHTS).exists():
         content = (run / WEIGHTS).read_bytes()
@@ -137,20 +226,24 @@ def main() -> None:
     packing.add_argument("--data", nargs="+", required=True)
     packing.add_argument("--validation", nargs="+", required=True)
     packing.add_argument("--out", type=Path, required=True)
+    measuring = commands.add_parser("measure")
+    measuring.add_argument("--pictures", type=int, default=32)
+    measuring.add_argument("--steps", type=int, default=20)
     training = commands.add_parser("train")
-    training.add_argument("--packed", type=Path, required=True)
     training.add_argument("--run", type=Path, required=True)
     training.add_argument("--back", type=Path, required=True)
     training.add_argument("--minutes", type=float, default=8.5, help="of this call")
     training.add_argument("--total-minutes", type=float, required=True, help="of all calls")
-    training.add_argument("--preset", default="dephasenet")
-    training.add_argument("--cfa", default="rgbw-kodak")
     training.add_argument("--init")
-    training.add_argument("--batch", type=int)
     training.add_argument("--learning-rate", type=float, default=2e-3)
     training.add_argument("--seed", type=int, default=0)
-    training.add_argument("--device", default="auto")
     training.add_argument("--compile", action="store_true")
+    for command in (measuring, training):
+        command.add_argument("--packed", type=Path, required=True)
+        command.add_argument("--preset", default="dephasenet")
+        command.add_argument("--cfa", default="rgbw-kodak")
+        command.add_argument("--batch", type=int)
+        command.add_argument("--device", default="auto")
     joining = commands.add_parser("join")
     joining.add_argument("back", type=Path)
     joining.add_argument("run", type=Path)
@@ -158,6 +251,8 @@ def main() -> None:
     match arguments.command:
         case "pack":
             pack(arguments.data, arguments.validation, arguments.out)
+        case "measure":
+            measure(arguments)
         case "train":
             train(arguments)
         case _:

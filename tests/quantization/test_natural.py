@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from quantisp.quantization.natural import WhitenedMuon, metrics_of, orthogonal
+from quantisp.orthogonal import orthogonal
+from quantisp.quantization.natural import WhitenedMuon, metrics_of
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (3, 8, 8)])

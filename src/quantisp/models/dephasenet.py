@@ -103,7 +103,7 @@ PRESETS: dict[str, DePhaseNetConfig] = {
         fine_channels=32, fine_blocks=8, coarse_channels=96, coarse_blocks=10
     ),
     "dephasenet": DePhaseNetConfig(
-        fine_channels=144, fine_blocks=18, coarse_channels=96, coarse_blocks=10
+        fine_channels=128, fine_blocks=16, coarse_channels=128, coarse_blocks=6
     ),
 }
 
@@ -230,17 +230,31 @@ class DistributedAttention(nn.Module):
         self.gates = nn.ModuleList(
             [AttentionGate(channels, gate_reduction, share=1.0 / blocks) for _ in range(blocks)]
         )
+        self._advance = _advance
 
     def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
         """Channels and size stay."""
-        total = x
+        compiled = self._advance is not _advance
+        # What is compiled changes nothing in place, and would be compiled anew for a sum that is x.
+        total = x.clone() if compiled else x
         for number, (block, gate) in enumerate(zip(self.blocks, self.gates, strict=True)):
-            x = block(x)
-            # In one pass over the memory, and after the first block in place: what is not a
-            # convolution waits for memory.
-            add_product = torch.Tensor.addcmul_ if number else torch.addcmul
-            total = add_product(total, x, gate(x))
+            in_place = number > 0 and not compiled
+            x, total = self._advance(block, gate, x, total, in_place)
         return total
+
+    def compile_repeated(self) -> None:
+        """Compile what is repeated, once for all blocks of one shape."""
+        self._advance = torch.compile(_advance, dynamic=False)
+
+
+def _advance(
+    block: nn.Module, gate: nn.Module, x: Tensor, total: Tensor, in_place: bool
+) -> tuple[Tensor, Tensor]:
+    """The next block's output, and the sum with its share."""
+    x = block(x)
+    # In one pass over the memory: what is not a convolution waits for memory.
+    add_product = torch.Tensor.addcmul_ if in_place else torch.addcmul
+    return x, add_product(total, x, gate(x))
 
 
 class LongSkip(nn.Module):

@@ -26,6 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.machine import multiplies_bfloat16
+from quantisp.orthogonal import orthogonal, unit
 from quantisp.quantization.methods.gptq import damped
 from quantisp.quantization.statistics import as_matrix, float_statistics, from_matrix
 
@@ -34,8 +35,6 @@ __all__ = ["Metric", "WhitenedMuon", "metrics_of"]
 # Added to the diagonal of each factor before it is inverted, as a share of its mean.
 DAMPING = 0.1
 MOMENTUM = 0.95
-# Muon's own iteration: five rounds of an odd polynomial, which brings singular values near 1.
-COEFFICIENTS, ROUNDS = (3.4445, -4.7750, 2.0315), 5
 LEAST = torch.finfo(torch.float32).tiny
 
 
@@ -116,7 +115,7 @@ class WhitenedMuon(torch.optim.Optimizer):
             outputs, inputs = self._metrics(index, values)
             steps = torch.stack([self._ahead(value) for value in values])
             # Gradients may be of any size, and are not what counts.
-            steps = _unit(steps).to(inputs.dtype)
+            steps = unit(steps).to(inputs.dtype)
             steps = (outputs.mT @ orthogonal(outputs @ steps @ inputs.mT) @ inputs).float()
             sizes = steps.square().mean(dim=(1, 2, 3)).sqrt().clamp(min=LEAST)
             for value, step, size in zip(values, steps, sizes.tolist(), strict=True):
@@ -154,21 +153,3 @@ class _Stack:
     of: tuple[int, ...]
     outputs: Float[Tensor, "stack groups rows rows"]
     inputs: Float[Tensor, "stack groups k k"]
-
-
-def orthogonal(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
-    """Nearly the nearest orthogonal ones: singular values between about 0.7 and 1.2."""
-    first, third, fifth = COEFFICIENTS
-    is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if is_tall else matrices
-    x = _unit(x)
-    for _ in range(ROUNDS):
-        square = x @ x.mT
-        x = first * x + (third * square + fifth * square @ square) @ x
-    return x.mT if is_tall else x
-
-
-def _unit(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
-    """Of norm 1; zeros stay."""
-    norm = torch.linalg.matrix_norm(matrices.float(), keepdim=True).clamp(min=LEAST)
-    return matrices / norm.to(matrices.dtype)

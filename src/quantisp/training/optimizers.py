@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from quantisp.training.muon import StackedMuon
+
 __all__ = ["OPTIMIZERS", "Optimizers"]
 
 OPTIMIZERS = ("muon", "adamw")
@@ -60,7 +62,7 @@ class Optimizers:
         ]
         chosen |= {id(weight) for weight in weights}
         others = [value for value in model.parameters() if id(value) not in chosen]
-        # torch's Muon takes matrices: these share their memory with the weights.
+        # Muon takes matrices: these share their memory with the weights.
         self._pairs = [
             (weight, nn.Parameter(_channels_last(weight.data).view(len(weight), -1)))
             for weight in weights
@@ -78,7 +80,7 @@ class Optimizers:
                 groups = self._groups(values, 0.0)
                 self._parts[name] = torch.optim.Adam(groups, learning_rate, betas=CODE_BETAS)
         if self._pairs:
-            self._parts["muon"] = torch.optim.Muon(
+            self._parts["muon"] = StackedMuon(
                 self._groups([matrix for _, matrix in self._pairs], weight_decay),
                 learning_rate,
                 adjust_lr_fn="match_rms_adamw",

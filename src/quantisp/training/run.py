@@ -14,6 +14,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from quantisp.cfa import CFAPattern
 from quantisp.data import PatchCache
@@ -103,6 +104,8 @@ class TrainingRun:
         if self.device.type == "cuda":
             # TF32 has 11 significant bits; training has its bfloat16, and validation has float32.
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+            # Sizes are few and stay.
+            torch.backends.cudnn.benchmark = True
 
     def share(self) -> float:
         """How much of the run is done, 0 to 1 and a little over."""
@@ -194,8 +197,8 @@ class TrainingRun:
         # The mean follows fast in the beginning, when the first weights are of no worth.
         steps = self.step - self.changed_at
         decay = min(self.settings.ema_decay, (1 + steps) / (10 + steps))
-        for mean, value in zip(self.averaged.parameters(), self.model.parameters(), strict=True):
-            mean.lerp_(value.detach(), 1.0 - decay)
+        means, values = list(self.averaged.parameters()), list(self.model.parameters())
+        get_ema_multi_avg_fn(decay)(means, values, steps)
         self._copy_buffers()
 
     def _copy_buffers(self) -> None:

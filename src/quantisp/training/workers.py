@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,18 @@ def start_workers(device: torch.device, *, devices: int = 1, nodes: int = 1) -> 
     return Workers(fabric.device, fabric)
 
 
+def compiled_model(model: nn.Module) -> nn.Module:
+    """``model`` by way of torch.compile: the parts that repeat, if it has such, else as a whole.
+
+    A part that a network repeats, and that has a method ``compile_repeated``, is compiled once; the
+    whole network takes minutes.
+    """
+    parts = [part for part in model.modules() if hasattr(part, "compile_repeated")]
+    for part in parts:
+        cast("Callable[[], None]", part.compile_repeated)()
+    return model if parts else cast("nn.Module", torch.compile(model))
+
+
 class Workers:
     """What one of the processes knows of all of them.
 
@@ -85,7 +98,7 @@ class Workers:
 
     def shared(self, model: nn.Module, *, compiled: bool) -> nn.Module:
         """``model``, whose gradients are the means over all processes after ``backward``."""
-        trained: nn.Module = torch.compile(model) if compiled else model  # pyright: ignore[reportAssignmentType]
+        trained = compiled_model(model) if compiled else model
         if self._fabric is None:
             return trained
         return self._fabric.setup_module(trained, move_to_device=False)

@@ -1,0 +1,34 @@
+"""The orthogonal matrices nearest to given ones, many at once, by products alone.
+
+Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["orthogonal", "unit"]
+
+# Muon's own iteration: five rounds of an odd polynomial, which brings singular values near 1.
+COEFFICIENTS, ROUNDS = (3.4445, -4.7750, 2.0315), 5
+LEAST = torch.finfo(torch.float32).tiny
+
+
+def orthogonal(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
+    """Nearly the nearest orthogonal ones: singular values between about 0.7 and 1.2."""
+    first, third, fifth = COEFFICIENTS
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
+    x = unit(x)
+    for _ in range(ROUNDS):
+        square = x @ x.mT
+        x = first * x + (third * square + fifth * square @ square) @ x
+    return x.mT if is_tall else x
+
+
+def unit(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
+    """Of norm 1; zeros stay."""
+    norm = torch.linalg.matrix_norm(matrices.float(), keepdim=True).clamp(min=LEAST)
+    return matrices / norm.to(matrices.dtype)
