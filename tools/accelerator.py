@@ -10,8 +10,8 @@ what else is needed there. ``measure`` says how long a step takes, and how much 
 rate of products in bfloat16 that is. ``train`` is the same command in every call: it begins or goes
 on in RUN, with one schedule for ``--total-minutes`` over all calls, ends in time, and leaves in OUT
 what fits through: the best weights in parts of 15 MB, the curve and the log. ``join`` puts the
-parts together again, as a run that ``tools/pack_weights.py`` packages, or from whose weights ``--init``
-goes on.
+parts together again, as a run that ``tools/pack_weights.py`` packages, or from whose weights
+``--init`` goes on.
 """
 
 from __future__ import annotations
@@ -82,7 +82,9 @@ def train(arguments: argparse.Namespace) -> None:
         batch=arguments.batch or BATCH[arguments.preset],
         learning_rate=arguments.learning_rate,
         seed=arguments.seed,
-        checkpoint_every_s=20.0,
+        checkpoint_every_s=40.0,
+        # A step takes some milliseconds, a snapshot as long as two or three of them.
+        snapshot_every=250,
     )
 
     def tell(progress: TrainProgress) -> None:

@@ -7,9 +7,32 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
-__all__ = ["frequency_loss"]
+__all__ = ["frequency_loss", "training_loss"]
 
 SCALES = (1, 2, 4)
+# The squared error of a typical patch has about 1/64 of the gradient of its absolute error. Equal
+# gradients keep the optimizers' running moments valid when the loss changes.
+SQUARED_ERROR_WEIGHT = 64.0
+
+
+def training_loss(
+    image: Float[Tensor, "n c h w"],
+    reference: Float[Tensor, "n c h w"],
+    *,
+    late: bool,
+    frequency_weight: float,
+) -> Float[Tensor, ""]:
+    """Absolute error and the frequency loss; in the last phase, squared error.
+
+    Args:
+        image, reference: in float32.
+        late: whether it is the last phase.
+        frequency_weight: of the frequency loss.
+    """
+    if late:
+        return SQUARED_ERROR_WEIGHT * functional.mse_loss(image, reference)
+    loss = functional.l1_loss(image, reference)
+    return loss + frequency_weight * frequency_loss(image, reference)
 
 
 def frequency_loss(

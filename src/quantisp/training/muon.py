@@ -34,7 +34,7 @@ class StackedMuon(torch.optim.Muon):
                 self._move(matrices, group["lr"], 0.2 * math.sqrt(max(shape)), group)
 
     def _move(
-        self, matrices: list[Tensor], rate: float, length: float, group: dict[str, Any]
+        self, matrices: list[Tensor], rate: float | Tensor, length: float, group: dict[str, Any]
     ) -> None:
         gradients = [matrix.grad for matrix in matrices if matrix.grad is not None]
         means: list[Tensor] = [
@@ -45,4 +45,4 @@ class StackedMuon(torch.optim.Muon):
             mean.lerp_(gradient, 1.0 - group["momentum"])
         ahead = torch.stack(gradients).lerp(torch.stack(means), group["momentum"])
         for matrix, direction in zip(matrices, orthogonal(ahead.bfloat16()).float(), strict=True):
-            matrix.mul_(1.0 - rate * group["weight_decay"]).sub_(direction, alpha=rate * length)
+            matrix.mul_(1.0 - rate * group["weight_decay"]).sub_(direction * (rate * length))

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from quantisp.cfa import CFAPattern
@@ -23,10 +23,11 @@ from quantisp.training.checkpoints import read_checkpoint, write_checkpoint
 from quantisp.training.domains import examples, shown
 from quantisp.training.guard import LossGuard
 from quantisp.training.guide import Guide
-from quantisp.training.losses import frequency_loss
+from quantisp.training.losses import training_loss
 from quantisp.training.optimizers import Optimizers
 from quantisp.training.precision import autocast_context, resolve_precision
 from quantisp.training.progress import CurvePoint, TrainProgress, validation_psnr_db
+from quantisp.training.recorded import RecordedStep
 from quantisp.training.settings import TrainSettings
 from quantisp.training.workers import Workers
 
@@ -34,9 +35,6 @@ __all__ = ["TrainingRun"]
 
 log = logging.getLogger(__name__)
 
-# The squared error of a typical patch has about 1/64 of the gradient of its absolute error. Equal
-# gradients keep the optimizers' running moments valid when the loss changes.
-SQUARED_ERROR_WEIGHT = 64.0
 # After a loss that went astray, the run goes on with this share of the learning rate.
 CALMER = 0.7
 MAX_RETURNS = 10
@@ -54,7 +52,7 @@ class TrainingRun:
         checkpoint: where it is written to.
         workers: the processes that train together.
         of: what else a run is of; resuming with anything else is refused.
-        compiled: train by way of torch.compile.
+        compiled: train by way of torch.compile, and on one CUDA device by way of a recorded step.
         guide: changes the network on its way, and says what its output is to be.
     """
 
@@ -80,6 +78,10 @@ class TrainingRun:
         self.model = model.to(device=self.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.forward = workers.shared(self.model, compiled=compiled)
+        # Steps of one kind, by one process.
+        is_alone = workers.count == 1 and guide is None
+        self.records = compiled and is_alone and self.device.type == "cuda"
+        self._recorded: dict[bool, RecordedStep] = {}
         # A network with a guide sees to its layers itself.
         own = settings.precision if guide is None else "float32"
         self.precision = resolve_precision(own, self.device)
@@ -89,6 +91,7 @@ class TrainingRun:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             other=guide.optimizer(self.model) if guide and settings.optimizer == "muon" else None,
+            recorded=self.records,
         )
         self.guard = LossGuard()
         self.step = self.first_step = self.changed_at = 0
@@ -147,26 +150,42 @@ class TrainingRun:
         given, target = examples(
             settings.domain, rgb, self.pattern, seed=settings.seed, step=at, part=part
         )
-        with autocast_context(self.precision, self.device):
-            restored = self.forward(given)
+        self.learning_rate = self._learning_rate(share)
+        self.optimizers.set_rate(self.learning_rate)
         phase = "last" if late else "first"
         if self.guide is not None:
-            errors = self.guide.errors(given, restored.float())
-            loss = errors.log().mean()
+            phase = f"stage {self.guide.stage(share)[0]}"
+        loss = self._way_down(late)(given, target)
+        self.step += 1
+        self._average()
+        self._losses.setdefault(phase, []).append(loss)
+
+    def _way_down(self, late: bool) -> Callable[[Tensor, Tensor], Tensor]:
+        """What takes a step on a batch, and gives its loss."""
+        if not self.records:
+            return partial(self._descend, late=late)
+        # The one of the other phase would keep its memory.
+        if late not in self._recorded:
+            self._recorded = {late: RecordedStep(partial(self._descend, late=late))}
+        return self._recorded[late]
+
+    def _descend(self, given: Tensor, target: Tensor, *, late: bool) -> Tensor:
+        settings = self.settings
+        with autocast_context(self.precision, self.device):
+            restored = self.forward(given)
+        if self.guide is not None:
+            loss = self.guide.errors(given, restored.float()).log().mean()
             # As large as an error, for people and for the guard.
             seen = loss.detach().exp()
-            phase = f"stage {self.guide.stage(share)[0]}"
         else:
-            loss = self._loss(shown(settings.domain, restored.float()), target, late=late)
+            shown_now, weight = shown(settings.domain, restored.float()), settings.frequency_weight
+            loss = training_loss(shown_now, target, late=late, frequency_weight=weight)
             seen = loss.detach()
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-        self.learning_rate = self._learning_rate(share)
-        self.optimizers.step(self.learning_rate)
-        self.step += 1
-        self._average()
-        self._losses.setdefault(phase, []).append(seen)
+        self.optimizers.move()
+        return seen
 
     @torch.no_grad()
     def lead(self, share: float) -> None:
@@ -180,12 +199,6 @@ class TrainingRun:
     def is_complete(self) -> bool:
         """Whether the network is what it is going to be, and worth validating."""
         return self.guide is None or self.guide.is_complete(self.model)
-
-    def _loss(self, restored: Tensor, target: Tensor, *, late: bool) -> Tensor:
-        if late:
-            return SQUARED_ERROR_WEIGHT * functional.mse_loss(restored, target)
-        loss = functional.l1_loss(restored, target)
-        return loss + self.settings.frequency_weight * frequency_loss(restored, target)
 
     def _learning_rate(self, share: float) -> float:
         if self.guide is not None:
@@ -313,6 +326,8 @@ class TrainingRun:
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizers.load_state_dict(state["optimizers"])
+        # It moved other tensors.
+        self._recorded.clear()
         self.guard.load_state_dict(state["guard"])
         self.step, self.returns = int(state["step"]), int(state["returns"])
         # Runs from before there were guides do not know it.
