@@ -117,6 +117,7 @@ def train(arguments: argparse.Namespace) -> None:
             resume=(run / "checkpoint.pt").exists(),
             device=arguments.device,
             compiled=arguments.compile,
+            recorded=arguments.record,
             on_progress=tell,
         )
         print("finished")
@@ -140,7 +141,10 @@ def measure(arguments: argparse.Namespace) -> None:
         operations = 3 * step_operations(model, settings.patch_px) * settings.batch
         peak = product_rate(device)
         print(f"products of large matrices in bfloat16: {peak / 1e12:.4g} TFLOP/s")
-        for compiled in (False, True):
+        ways = {"plain": (False, False), "compiled": (True, False)}
+        if device.type == "cuda":
+            ways["compiled and recorded"] = (True, True)
+        for name, (compiled, recorded) in ways.items():
             run = TrainingRun(
                 copy.deepcopy(model),
                 settings,
@@ -149,6 +153,7 @@ def measure(arguments: argparse.Namespace) -> None:
                 workers,
                 {},
                 compiled=compiled,
+                recorded=recorded,
             )
             began = time.perf_counter()
             with keep_in_float32(run.model, device):
@@ -158,7 +163,7 @@ def measure(arguments: argparse.Namespace) -> None:
                 times = [seconds_of(run, patches, arguments.steps) for _ in range(5)]
             step = sorted(times)[2]
             print(
-                f"{'compiled' if compiled else 'plain'}: first step {first:.1f} s, then "
+                f"{name}: first step {first:.1f} s, then "
                 f"{1e3 * step:.2f} ms, {pixels / step / 1e6:.4g} MPix/s, "
                 f"{operations / step / 1e12:.4g} TFLOP/s, {100 * operations / step / peak:.1f}% of "
                 "the products' rate",
@@ -240,6 +245,7 @@ def main() -> None:
     training.add_argument("--learning-rate", type=float, default=2e-3)
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--compile", action="store_true")
+    training.add_argument("--record", action="store_true", help="steps, as CUDA graphs")
     for command in (measuring, training):
         command.add_argument("--packed", type=Path, required=True)
         command.add_argument("--preset", default="dephasenet")

@@ -174,7 +174,7 @@ def test_a_preset_keeps_its_budget(preset: str, budget: float) -> None:
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 1, 64, 64, device="meta"))
     mmac_per_px = counter.get_total_flops() / 2 / 64**2 / 1e6
-    assert 0.9 * budget < mmac_per_px <= budget
+    assert 0.7 * budget < mmac_per_px <= budget
 
 
 @pytest.mark.unit

@@ -152,6 +152,71 @@ def test_everything_in_float_moves_as_fast_as_weights(floats: nn.Module) -> None
     assert model.rates["network.tail.weight"] == pytest.approx(weight * largest / 7, rel=1e-6)
 
 
+def with_activations(weight_bits: int, activation_bits: int) -> Plan:
+    return Plan.uniform(
+        weight_bits=weight_bits, activation_bits=activation_bits, granularity="channel"
+    )
+
+
+@pytest.mark.parametrize(("weight_bits", "activation_bits"), [(3, 8), (8, 4)])
+def test_activations_join_when_most_weights_are_rounded_unless_they_bring_more_error(
+    floats: nn.Module, weight_bits: int, activation_bits: int
+) -> None:
+    plan = with_activations(weight_bits, activation_bits)
+    with torch.no_grad():
+        # The grid of outputs is from 0 to 1.
+        floats.get_submodule("tail").get_parameter("weight").mul_(0.2)
+        floats.get_submodule("tail").get_parameter("bias").fill_(0.5)
+    guide = guide_of(floats, plan)
+    crops = [inputs(seed) for seed in range(3)]
+    model = TrainableModel(quantize(floats, plan, crops), "incremental", floats=floats).train()
+    assert torch.equal(model(inputs()), floats(inputs()))
+    joined: list[int] = []
+    for percent in range(101):
+        guide.lead(model, percent / 100)
+        if model.has_joined:
+            joined.append(guide.stage(percent / 100)[0])
+        assert guide.is_complete(model) == (model.has_joined and not model.free)
+    assert len(guide.stages) == 3
+    assert joined[0] == (1 if weight_bits < activation_bits else 0)
+    # Multipliers of 16 bits and biases of the accumulator now and then move a code by one.
+    found = model.eval().quantized()
+    assert found.activations is not None
+    given = inputs(9)
+    with torch.no_grad():
+        ways = model(given), floats(given)
+        apart, from_float = (float(functional.mse_loss(found(given), other)) for other in ways)
+    assert apart < 0.5 * from_float
+
+
+def test_activations_join_with_scales_of_the_network_as_it_is(floats: nn.Module) -> None:
+    """Not with those of the start, whose rounding may have left ranges of no use."""
+    plan = with_activations(8, 4)
+    guide = guide_of(floats, plan)
+    crops = [inputs(seed) for seed in range(3)]
+    spoilt = copy.deepcopy(floats)
+    with torch.no_grad():
+        spoilt.get_submodule("head").get_parameter("weight").mul_(8.0)
+    starts = [quantize(network, plan, crops) for network in (floats, spoilt)]
+    models = [TrainableModel(start, "incremental", floats=floats) for start in starts]
+    for model in models:
+        guide.lead(model, 0.0)
+    one, other = (model.eval()(inputs(9)) for model in models)
+    assert torch.equal(one, other)
+
+
+def test_other_forms_are_quantized_from_the_start(floats: nn.Module) -> None:
+    crops = [inputs()]
+    start = quantize(floats, with_activations(8, 8), crops)
+    lsq = TrainableModel(start, "lsq")
+    assert lsq.has_joined
+    assert start.activations is not None
+    with pytest.raises(SettingError, match="with bits for activations, found another one"):
+        lsq.join_activations(start.activations)
+    with pytest.raises(SettingError, match="with bits for activations, found another one"):
+        begun(floats).join_activations(start.activations)
+
+
 def test_it_stays_in_evaluation_mode(floats: nn.Module) -> None:
     model = begun(floats)
     assert model.training

@@ -19,7 +19,7 @@ from training_kit import (
 
 from quantisp.data import PatchCache
 from quantisp.errors import RunError, SettingError
-from quantisp.training import CurvePoint, TrainProgress, TrainSettings, progress, train
+from quantisp.training import CurvePoint, TrainProgress, TrainSettings, losses, progress, train
 from quantisp.training import run as state_of_run
 from quantisp.training.optimizers import Optimizers
 
@@ -78,13 +78,13 @@ def test_the_last_phase_has_larger_patches_and_squared_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls: list[int] = []
-    frequency_loss = state_of_run.frequency_loss
+    frequency_loss = losses.frequency_loss
 
     def counted(image: Tensor, reference: Tensor) -> Tensor:
         calls.append(image.shape[-1])
         return frequency_loss(image, reference)
 
-    monkeypatch.setattr(state_of_run, "frequency_loss", counted)
+    monkeypatch.setattr(losses, "frequency_loss", counted)
     patches = tiny_patches(Recording)
     run(tmp_path, tiny_settings(steps=12, last_phase=0.25), patches)
     assert isinstance(patches, Recording)
@@ -98,13 +98,13 @@ def test_the_learning_rate_warms_up_and_ends_low(
 ) -> None:
     rates: list[float] = []
 
-    step = Optimizers.step
+    set_rate = Optimizers.set_rate
 
     def noted(self: Optimizers, learning_rate: float) -> None:
         rates.append(learning_rate)
-        step(self, learning_rate)
+        set_rate(self, learning_rate)
 
-    monkeypatch.setattr(Optimizers, "step", noted)
+    monkeypatch.setattr(Optimizers, "set_rate", noted)
     run(tmp_path, tiny_settings(steps=40, learning_rate=1e-3, warmup_steps=8, patch_px=16))
     assert len(rates) == 40
     assert rates[0] == pytest.approx(1e-3 / 8)
@@ -178,15 +178,15 @@ def test_a_run_that_went_astray_goes_on_from_sound_weights(
 
 def test_the_learning_rate_stays_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: dict[bool, list[float]] = {}
-    step = Optimizers.step
+    set_rate = Optimizers.set_rate
     for bad in (False, True):
         rates[bad] = []
 
         def noted(self: Optimizers, learning_rate: float, bad: bool = bad) -> None:
             rates[bad].append(learning_rate)
-            step(self, learning_rate)
+            set_rate(self, learning_rate)
 
-        monkeypatch.setattr(Optimizers, "step", noted)
+        monkeypatch.setattr(Optimizers, "set_rate", noted)
         (tmp_path / str(bad)).mkdir()
         run(tmp_path / str(bad), tiny_settings(snapshot_every=2), spoilt(*([7] * bad)))
     assert len(rates[True]) == 15
@@ -196,15 +196,15 @@ def test_the_learning_rate_stays_lower(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_jump_of_the_loss_is_astray_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    step = Optimizers.step
+    set_rate = Optimizers.set_rate
 
     taken: list[float] = []
 
     def kicked(self: Optimizers, learning_rate: float) -> None:
         taken.append(learning_rate)
-        step(self, 3.0 if len(taken) == 31 else learning_rate)
+        set_rate(self, 3.0 if len(taken) == 31 else learning_rate)
 
-    monkeypatch.setattr(Optimizers, "step", kicked)
+    monkeypatch.setattr(Optimizers, "set_rate", kicked)
     _, curve = run(tmp_path, tiny_settings(steps=60, last_phase=0.0, learning_rate=2e-3))
     assert "at step 35): going on from step 25 with 0.7" in caplog.text
     assert curve[-1].psnr_db > 15.0
@@ -219,14 +219,14 @@ def test_what_goes_astray_just_before_a_snapshot_does_not_spoil_it(
     spoil: float,
     sound: int,
 ) -> None:
-    step = Optimizers.step
+    set_rate = Optimizers.set_rate
     taken: list[float] = []
 
     def kicked(self: Optimizers, learning_rate: float) -> None:
         taken.append(learning_rate)
-        step(self, spoil if len(taken) == 29 else learning_rate)
+        set_rate(self, spoil if len(taken) == 29 else learning_rate)
 
-    monkeypatch.setattr(Optimizers, "step", kicked)
+    monkeypatch.setattr(Optimizers, "set_rate", kicked)
     settings = tiny_settings(
         steps=60, last_phase=0.0, learning_rate=2e-3, snapshot_every=10, validate_every=1000
     )

@@ -1,11 +1,13 @@
 """Incremental fine-tuning: layers are rounded in turn, and what is in float makes up for them.
 
 As the method of the same name (:mod:`quantisp.quantization.methods.incremental`, with its sources),
-in the course of a training run: as many steps as there is time for, on patches that are always new,
-and with activations in integers, too. It is knowledge distillation: the float network is the
-teacher, and no ground truth is looked at. The method has a loop of its own, for it has to do with
-hundreds of steps, on a few inputs and without files; here the trainer's is used, which can be
-killed and goes on. Rates and stages were chosen for the time that each has.
+in the course of a training run: as many steps as there is time for, on patches that are always new.
+Activations are put in integers, too: where they bring more error than all weights together, from
+the first step on, and else for the last two stages, since steps take several times as long with
+them. It is knowledge distillation: the float network is the teacher, and no ground truth is looked
+at. The method has a loop of its own, for it has to do with hundreds of steps, on a few inputs and
+without files; here the trainer's is used, which can be killed and goes on. Rates and stages were
+chosen for the time that each has.
 """
 
 from __future__ import annotations
@@ -25,11 +27,13 @@ from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.layers import bias_of, find_layers
 from quantisp.quantization.layerwise import LayerwiseRounding
 from quantisp.quantization.natural import WhitenedMuon, metrics_of
-from quantisp.quantization.network import squared_errors
+from quantisp.quantization.network import output_error, squared_errors
 from quantisp.quantization.plan import Plan
+from quantisp.quantization.quantizing import quantize
 from quantisp.quantization.stages import ends_of, method_of, stages_of
 from quantisp.quantization.statistics import first_inputs
 from quantisp.quantization.trainable import TrainableModel
+from quantisp.quantization.watching import beside
 
 __all__ = ["IncrementalGuide"]
 
@@ -39,6 +43,10 @@ log = logging.getLogger(__name__)
 PARTS = 10**9
 # Of the layers not rounded by themselves: with much time, theirs is the error that is left.
 GROUPS = 6
+# Stages with activations in integers, where weights are what brings the most error.
+STAGES_JOINED = 2
+# Enough to tell which brings more.
+INPUTS_COMPARED = 4
 # What one step counts in the error that is told.
 FORGETTING = 0.05
 
@@ -67,6 +75,7 @@ class IncrementalGuide:
     ) -> None:
         resolved = plan.resolve(floats)
         self._floats = floats
+        self._activations = plan.without_weights() if plan.quantizes_activations else None
         self._inputs = inputs
         self._rounding = LayerwiseRounding(resolved=resolved, calibration=inputs)
         layers = find_layers(floats)
@@ -80,8 +89,7 @@ class IncrementalGuide:
         self._methods = [method_of(layers, stage) for stage in self.stages]
         self._curvatures = output_curvatures(floats, names, inputs)
         self._metrics = metrics_of(floats, self._curvatures, first_inputs(inputs))
-        # Quantizers of activations would see other values in bfloat16, and round them elsewhere.
-        in_float32 = in_float32 or plan.quantizes_activations
+        self._joins = self._joined_from(math.fsum(errors.values()))
         self.bfloat16_layers = () if in_float32 else harmless(floats, self.stages, errors, inputs)
         # The mean of the errors' logarithms, of late; None before there are some.
         self._late: Tensor | None = None
@@ -102,10 +110,8 @@ class IncrementalGuide:
         """Round the layers of all stages that have begun."""
         trained = _checked(model)
         free = set(trained.free)
-        if not free:
-            return False
-        changed = False
         due = self.stage(share)[0] + 1
+        changed = due > self._joins and self._join(trained)
         for names, method in zip(self.stages[:due], self._methods[:due], strict=True):
             left = [name for name in names if name in free]
             if left:
@@ -129,8 +135,9 @@ class IncrementalGuide:
         return number, min((share - begin) / (self._ends[number] - begin), 1.0)
 
     def is_complete(self, model: nn.Module) -> bool:
-        """Whether all layers are rounded."""
-        return not _checked(model).free
+        """Whether all layers are rounded, and activations are quantized."""
+        trained = _checked(model)
+        return trained.has_joined and not trained.free
 
     def errors(self, given: Tensor, restored: Tensor) -> Tensor:
         """Mean squared differences from the float network's outputs."""
@@ -140,6 +147,25 @@ class IncrementalGuide:
         seen = found.detach().log().mean()
         self._late = seen if self._late is None else self._late.lerp(seen, FORGETTING)
         return found
+
+    def _joined_from(self, weights: float) -> int:
+        """The stage from which on activations are quantized; ``weights`` is their squared error."""
+        if self._activations is None:
+            return 0
+        inputs = [beside(self._floats, x) for x in self._inputs[:INPUTS_COMPARED]]
+        alone = quantize(self._floats, self._activations, self._inputs)
+        error = output_error(alone, self._floats, inputs)
+        return 0 if error > weights else max(len(self.stages) - STAGES_JOINED, 0)
+
+    def _join(self, trained: TrainableModel) -> bool:
+        if self._activations is None or trained.has_joined:
+            return False
+        found = quantize(trained.network_now(), self._activations, self._inputs).activations
+        if found is None:
+            return False
+        trained.join_activations(found)
+        log.info("activations are quantized from now on%s", self._before())
+        return True
 
     def _before(self) -> str:
         if self._late is None:

@@ -144,6 +144,12 @@ class Plan:
         # Entries that differed in nothing else are none.
         return Plan(default=default, layers={n: e for n, e in layers.items() if e != default})
 
+    def without_weights(self) -> Plan:
+        """The same for activations, with weights in float."""
+        default = replace(self.default, weight_bits=None)
+        layers = {n: replace(entry, weight_bits=None) for n, entry in self.layers.items()}
+        return replace(self, default=default, layers=layers)
+
     def resolve(self, model: nn.Module) -> dict[str, LayerPlan]:
         """What becomes of each layer of a network that owns weights.
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from quantisp.errors import ModelError, PlanError, SettingError
+from quantisp.quantization.activations.simulation import SimulatedNetwork
 from quantisp.quantization.activations.trainable import TrainableActivations
 from quantisp.quantization.affine import QuantizedWeight, spread_scale, weight_scale
 from quantisp.quantization.bfloat16 import in_bfloat16
@@ -44,8 +45,8 @@ class TrainableModel(nn.Module):
     weights that the rounded codes stand for, so that the running mean of a trainer is a quantized
     network, too. With ``lsq`` it begins as exactly the network that was quantized; ``plain`` keeps
     the codes of channels that use the last one, and rounds others anew. With ``incremental`` it
-    begins as the float network (with activations in integers, if they are), and codes are put in
-    the place of one layer after the other (:meth:`freeze`).
+    begins as the float network, codes are put in the place of one layer after the other
+    (:meth:`freeze`), and at some time activations are quantized, too (:meth:`join_activations`).
 
     Where activations are in integers, the captured graph is run in place of the network, with a
     quantizer wherever the integers have one.
@@ -100,6 +101,9 @@ class TrainableModel(nn.Module):
                 learned=form != "plain",
                 corrected=floats is None,
             )
+        self.joined: Tensor
+        if self.activations is not None:
+            self.register_buffer("joined", torch.tensor(floats is None))
         self._units = tuple(f"unit_{index}" for index in range(len(self._names)))
         for name, unit in zip(self._names, self._units, strict=True):
             scale, weight = start.scales[name], self._master(name)
@@ -141,7 +145,7 @@ class TrainableModel(nn.Module):
         """The output of the network with the weights that its codes stand for."""
         weights = {name: q(self._weight(name)) for name, q in self._quantizers().items()}
         activations = self.activations
-        if activations is not None:
+        if activations is not None and self.has_joined:
             layers = self._layers(weights)
             return run_padded(self.network, lambda x: activations(x, layers), mosaic)
         named = {_weight_of(name): weight for name, weight in weights.items()}
@@ -158,6 +162,25 @@ class TrainableModel(nn.Module):
         if self.form == "incremental":
             self.network.eval()
         return self
+
+    @property
+    def has_joined(self) -> bool:
+        """Whether all activations that are to be are quantized by now."""
+        return self.activations is None or bool(self.joined)
+
+    @torch.no_grad()
+    def join_activations(self, calibrated: SimulatedNetwork) -> None:
+        """Quantize activations from now on, in the incremental form.
+
+        Args:
+            calibrated: the same network with activations as planned, for their scales.
+        """
+        if self.activations is None or self.form != "incremental":
+            raise SettingError(
+                "expected the incremental form, with bits for activations, found another one"
+            )
+        self.activations.begin_at(calibrated)
+        self.joined.fill_(True)
 
     @property
     def free(self) -> tuple[str, ...]:

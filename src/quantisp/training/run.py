@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from quantisp.cfa import CFAPattern
 from quantisp.data import PatchCache
 from quantisp.errors import ModelError, RunError
+from quantisp.training.averaging import follow
 from quantisp.training.checkpoints import read_checkpoint, write_checkpoint
 from quantisp.training.domains import examples, shown
 from quantisp.training.guard import LossGuard
@@ -27,7 +27,7 @@ from quantisp.training.losses import training_loss
 from quantisp.training.optimizers import Optimizers
 from quantisp.training.precision import autocast_context, resolve_precision
 from quantisp.training.progress import CurvePoint, TrainProgress, validation_psnr_db
-from quantisp.training.recorded import RecordedStep
+from quantisp.training.recorded import RecordedSteps
 from quantisp.training.settings import TrainSettings
 from quantisp.training.workers import Workers
 
@@ -52,7 +52,8 @@ class TrainingRun:
         checkpoint: where it is written to.
         workers: the processes that train together.
         of: what else a run is of; resuming with anything else is refused.
-        compiled: train by way of torch.compile, and on one CUDA device by way of a recorded step.
+        compiled: train by way of torch.compile.
+        recorded: take steps as a whole (:class:`quantisp.training.recorded.RecordedSteps`).
         guide: changes the network on its way, and says what its output is to be.
     """
 
@@ -66,6 +67,7 @@ class TrainingRun:
         of: dict[str, str],
         *,
         compiled: bool,
+        recorded: bool = False,
         guide: Guide | None = None,
     ) -> None:
         self.settings = settings
@@ -78,10 +80,7 @@ class TrainingRun:
         self.model = model.to(device=self.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.forward = workers.shared(self.model, compiled=compiled)
-        # Steps of one kind, by one process.
-        is_alone = workers.count == 1 and guide is None
-        self.records = compiled and is_alone and self.device.type == "cuda"
-        self._recorded: dict[bool, RecordedStep] = {}
+        self._recorded = RecordedSteps() if recorded else None
         # A network with a guide sees to its layers itself.
         own = settings.precision if guide is None else "float32"
         self.precision = resolve_precision(own, self.device)
@@ -91,7 +90,7 @@ class TrainingRun:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             other=guide.optimizer(self.model) if guide and settings.optimizer == "muon" else None,
-            recorded=self.records,
+            recorded=recorded,
         )
         self.guard = LossGuard()
         self.step = self.first_step = self.changed_at = 0
@@ -155,19 +154,14 @@ class TrainingRun:
         phase = "last" if late else "first"
         if self.guide is not None:
             phase = f"stage {self.guide.stage(share)[0]}"
-        loss = self._way_down(late)(given, target)
+        descend = partial(self._descend, late=late)
+        if self._recorded is None:
+            loss = descend(given, target)
+        else:
+            loss = self._recorded.take(phase, descend, given, target)
         self.step += 1
-        self._average()
+        follow(self.averaged, self.model, self.step - self.changed_at, settings.ema_decay)
         self._losses.setdefault(phase, []).append(loss)
-
-    def _way_down(self, late: bool) -> Callable[[Tensor, Tensor], Tensor]:
-        """What takes a step on a batch, and gives its loss."""
-        if not self.records:
-            return partial(self._descend, late=late)
-        # The one of the other phase would keep its memory.
-        if late not in self._recorded:
-            self._recorded = {late: RecordedStep(partial(self._descend, late=late))}
-        return self._recorded[late]
 
     def _descend(self, given: Tensor, target: Tensor, *, late: bool) -> Tensor:
         settings = self.settings
@@ -204,19 +198,6 @@ class TrainingRun:
         if self.guide is not None:
             share = self.guide.stage(share)[1]
         return CALMER**self.returns * self.settings.learning_rate_at(self.step, share)
-
-    @torch.no_grad()
-    def _average(self) -> None:
-        # The mean follows fast in the beginning, when the first weights are of no worth.
-        steps = self.step - self.changed_at
-        decay = min(self.settings.ema_decay, (1 + steps) / (10 + steps))
-        means, values = list(self.averaged.parameters()), list(self.model.parameters())
-        get_ema_multi_avg_fn(decay)(means, values, steps)
-        self._copy_buffers()
-
-    def _copy_buffers(self) -> None:
-        for mean, value in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
-            mean.copy_(value)
 
     def is_sound(self) -> bool:
         """Whether the losses since the last look are finite and as usual."""
@@ -326,8 +307,8 @@ class TrainingRun:
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizers.load_state_dict(state["optimizers"])
-        # It moved other tensors.
-        self._recorded.clear()
+        if self._recorded is not None:
+            self._recorded.forget()
         self.guard.load_state_dict(state["guard"])
         self.step, self.returns = int(state["step"]), int(state["returns"])
         # Runs from before there were guides do not know it.

@@ -120,6 +120,13 @@ class TrainableActivations(nn.Module):
         return values[graph.output]
 
     @torch.no_grad()
+    def begin_at(self, calibrated: SimulatedNetwork) -> None:
+        """Take the scales of the same graph, calibrated anew."""
+        scales = [q.scale for name in self._moving if (q := calibrated.quantizers[name])]
+        self.first_scale.copy_(self.first_scale.new_tensor(scales))
+        self.ratio.fill_(1.0)
+
+    @torch.no_grad()
     def simulated(
         self, layers: Parameters, weights: Mapping[str, QuantizedWeight]
     ) -> SimulatedNetwork:
