@@ -13,6 +13,7 @@ chosen for the time that each has.
 from __future__ import annotations
 
 import bisect
+import copy
 import logging
 import math
 from collections.abc import Sequence
@@ -160,7 +161,10 @@ class IncrementalGuide:
     def _join(self, trained: TrainableModel) -> bool:
         if self._activations is None or trained.has_joined:
             return False
-        found = quantize(trained.network_now(), self._activations, self._inputs).activations
+        # Without what the trainer has hooked to the layers.
+        network = copy.deepcopy(self._floats)
+        network.load_state_dict(trained.network_now().state_dict())
+        found = quantize(network, self._activations, self._inputs).activations
         if found is None:
             return False
         trained.join_activations(found)

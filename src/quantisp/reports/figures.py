@@ -127,10 +127,13 @@ def _draw_psnr(axes: Axes, curves: Sequence[_Curve], float_db: float) -> None:
         axes.axhline(float_db, color=INK, linewidth=1, dashes=(5, 3), zorder=1.5)
         axes.annotate(
             f"float {decimals(float_db, 2)}",
-            (0, float_db),
+            # Below the line and on the right, where curves end close to it, there is room.
+            (1, float_db),
             xycoords=axes.get_yaxis_transform(),
-            xytext=(3, 3),
+            xytext=(-3, -5),
             textcoords="offset points",
+            ha="right",
+            va="top",
             fontsize=9,
         )
 

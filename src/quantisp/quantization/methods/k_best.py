@@ -21,9 +21,13 @@ from torch import Tensor, nn
 
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import bias_of
 from quantisp.quantization.methods.gptq import Gram, Matrix, Scales, as_weight, gptq, output_error
-from quantisp.quantization.methods.quantease import corrected_bias, improved, target_weight
+from quantisp.quantization.methods.quantease import (
+    corrected_bias,
+    improved,
+    target_weight,
+    without_means,
+)
 from quantisp.quantization.rounding import Rounding
 from quantisp.quantization.statistics import LayerStatistics
 
@@ -60,9 +64,8 @@ def round_by_k_best_with_bias(
     statistics: LayerStatistics,
 ) -> tuple[QuantizedWeight, Float[Tensor, " channels"] | None]:
     """Quantize one weight and correct the bias, where there is one."""
-    if bias_of(layer) is None:
-        return round_by_k_best(layer, weight, int_format, rounding, axis, statistics)
-    codes, scale = _solve(layer, weight, int_format, rounding, axis, statistics.centred())
+    seen = without_means(layer, statistics)
+    codes, scale = _solve(layer, weight, int_format, rounding, axis, seen)
     rounded = as_weight(layer, weight, codes, scale, axis)
     return rounded, corrected_bias(layer, weight, rounded, statistics)
 

@@ -40,6 +40,7 @@ __all__ = [
     "round_by_quantease",
     "round_by_quantease_with_bias",
     "target_weight",
+    "without_means",
 ]
 
 SWEEPS = 12
@@ -67,11 +68,15 @@ def round_by_quantease_with_bias(
     statistics: LayerStatistics,
 ) -> tuple[QuantizedWeight, Float[Tensor, " channels"] | None]:
     """Quantize one weight and correct the bias, where there is one."""
-    if bias_of(layer) is None:
-        return round_by_quantease(layer, weight, int_format, rounding, axis, statistics)
-    codes, scale = _solve(layer, weight, int_format, rounding, axis, statistics.centred())
+    seen = without_means(layer, statistics)
+    codes, scale = _solve(layer, weight, int_format, rounding, axis, seen)
     rounded = as_weight(layer, weight, codes, scale, axis)
     return rounded, corrected_bias(layer, weight, rounded, statistics)
+
+
+def without_means(layer: nn.Module, statistics: LayerStatistics) -> LayerStatistics:
+    """The moments to choose codes by where the bias is corrected: centred, if there is one."""
+    return statistics if bias_of(layer) is None else statistics.centred()
 
 
 def corrected_bias(

@@ -22,9 +22,13 @@ from torch import Tensor, nn
 from quantisp.errors import RunError
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import bias_of
 from quantisp.quantization.methods.gptq import BLOCK, as_weight, damped, gptq
-from quantisp.quantization.methods.quantease import corrected_bias, improved, target_weight
+from quantisp.quantization.methods.quantease import (
+    corrected_bias,
+    improved,
+    target_weight,
+    without_means,
+)
 from quantisp.quantization.rounding import Rounding, round_tensor
 from quantisp.quantization.statistics import LayerStatistics
 
@@ -58,7 +62,7 @@ def round_by_yaqa(
     """
     if statistics.curvature is None:
         raise RunError("expected the curvature of the layer's outputs, found statistics without it")
-    seen = statistics if bias_of(layer) is None else statistics.centred()
+    seen = without_means(layer, statistics)
     shared = axis is None
     target = target_weight(layer, weight, seen)
     codes, scale = gptq(target, seen.gram, int_format, rounding, shared=shared)
