@@ -12,8 +12,9 @@ STAMP := $(VENV)/.installed
 study: setup
 	$(BIN)/quantisp study --out out/study
 
+# One process a core; the tests of a file stay together.
 test: setup
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 lint: setup
 	$(BIN)/ruff check .

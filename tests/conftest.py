@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,12 +12,16 @@ import pytest
 # Before anything imports the package: every annotated shape and type is checked at every call.
 jaxtyping.install_import_hook("quantisp", "beartype.beartype")
 
+# Where the tests take a core each, so do the programs that they start.
+THREADS = 1 if "PYTEST_XDIST_WORKER" in os.environ else 2
+os.environ["OMP_NUM_THREADS"] = str(THREADS)
+
 import hypothesis  # noqa: E402
 import torch  # noqa: E402
 
 hypothesis.settings.register_profile("repeatable", deadline=None, derandomize=True)
 hypothesis.settings.load_profile("repeatable")
-torch.set_num_threads(2)
+torch.set_num_threads(THREADS)
 
 SHARED_DATA = Path(__file__).parents[2] / "shared" / "data"
 

@@ -5,13 +5,14 @@
     python tools/accelerator.py train --packed .accelerator --run RUN --back OUT --total-minutes 27
     python tools/accelerator.py join OUT RUN
 
-``pack`` copies the pictures into folders of at most 45 MB, each of which can travel alone, and says
-what else is needed there. ``measure`` says how long a step takes, and how much of the accelerator's
-rate of products in bfloat16 that is. ``train`` is the same command in every call: it begins or goes
-on in RUN, with one schedule for ``--total-minutes`` over all calls, ends in time, and leaves in OUT
-what fits through: the best weights in parts of 15 MB, the curve and the log. ``join`` puts the
-parts together again, as a run that ``tools/pack_weights.py`` packages, or from whose weights
-``--init`` goes on.
+``pack`` copies the pictures into folders of at most 45 MB, each of which can travel alone. What
+else is needed there: ``src``, ``tools``, and of the package's dependencies those that are not
+there, such as gfloat and its own, as wheels. ``measure`` says how long a step takes, and how much
+of the accelerator's rate of products in bfloat16 that is. ``train`` is the same command in every
+call: it begins or goes on in RUN, with one schedule for ``--total-minutes`` over all calls, ends in
+time, and leaves in OUT what fits through: the best weights in parts of 15 MB, the curve and the
+log. ``join`` puts the parts together again, as a run that ``tools/pack_weights.py`` packages, or
+from whose weights ``--init`` goes on.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ def test_a_cpu_records_nothing(tmp_path: Path) -> None:
         )
 
 
-@pytest.mark.unit
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here")
 def test_on_a_cuda_device_a_recorded_run_is_like_another(tmp_path: Path) -> None:
     from quantisp.training.workers import Workers
