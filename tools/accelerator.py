@@ -2,7 +2,7 @@
 
     python tools/accelerator.py pack --data TRAIN --validation VAL --out .accelerator
     python tools/accelerator.py measure --packed .accelerator
-    python tools/accelerator.py train --packed .accelerator --run RUN --back OUT --total-minutes 27
+    python tools/accelerator.py train --packed .accelerator --run RUN --back OUT --total-minutes 8
     python tools/accelerator.py join OUT RUN
 
 ``pack`` copies the pictures into folders of at most 45 MB, each of which can travel alone. What

@@ -167,14 +167,16 @@ def test_every_parameter_learns() -> None:
 
 
 @pytest.mark.golden
-@pytest.mark.parametrize(("preset", "budget"), [("dephasenet-lite", 0.15), ("dephasenet", 1.9)])
-def test_a_preset_keeps_its_budget(preset: str, budget: float) -> None:
+@pytest.mark.parametrize(
+    ("preset", "least", "budget"), [("dephasenet-lite", 0.135, 0.15), ("dephasenet", 1.33, 1.9)]
+)
+def test_a_preset_keeps_its_budget(preset: str, least: float, budget: float) -> None:
     """DESIGN section 5, in millions of multiply-accumulate operations per pixel."""
     net = build_preset(preset, KODAK).to("meta")
     with FlopCounterMode(display=False) as counter:
         net(torch.empty(1, 1, 64, 64, device="meta"))
     mmac_per_px = counter.get_total_flops() / 2 / 64**2 / 1e6
-    assert 0.7 * budget < mmac_per_px <= budget
+    assert least < mmac_per_px <= budget
 
 
 @pytest.mark.unit

@@ -93,9 +93,8 @@ class StudyNetworks:
         if self._weights is not None and self._weights.plan == plan:
             return self._weights
         calibrated = looks_at_inputs(plan)
-        # Where it is fast; its codes are the same on every CPU, and nearly so elsewhere.
         self._weights = quantize(
-            copy.deepcopy(self.request.model).to(self.device),
+            self.request.model,
             plan,
             self.request.calibration if calibrated else None,
             seed=self.request.seed,

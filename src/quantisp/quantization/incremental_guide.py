@@ -3,11 +3,11 @@
 As the method of the same name (:mod:`quantisp.quantization.methods.incremental`, with its sources),
 in the course of a training run: as many steps as there is time for, on patches that are always new.
 Activations are put in integers, too: where they bring more error than all weights together, from
-the first step on, and else for the last two stages, since steps take several times as long with
-them. It is knowledge distillation: the float network is the teacher, and no ground truth is looked
-at. The method has a loop of its own, for it has to do with hundreds of steps, on a few inputs and
-without files; here the trainer's is used, which can be killed and goes on. Rates and stages were
-chosen for the time that each has.
+the first step on, and else for the last two stages, since steps take half as long again, or twice
+as long, with them. It is knowledge distillation: the float network is the teacher, and no ground
+truth is looked at. The method has a loop of its own, for it has to do with hundreds of steps, on a
+few inputs and without files; here the trainer's is used, which can be killed and goes on. Rates and
+stages were chosen for the time that each has.
 """
 
 from __future__ import annotations
