@@ -46,7 +46,7 @@ PART_BYTES = 15_000_000
 WEIGHTS = "model.safetensors"
 SMALL_FILES = ("training.json", "curve.csv")
 # For each kind of network, so that a step keeps the accelerator busy.
-BATCH = {"dephasenet-lite": 256, "dephasenet": 128}
+BATCH = {"dephasenet-lite": 1024, "dephasenet": 384}
 
 
 class OutOfTime(Exception):  # noqa: N818
@@ -118,7 +118,6 @@ def train(arguments: argparse.Namespace) -> None:
             resume=(run / "checkpoint.pt").exists(),
             device=arguments.device,
             compiled=arguments.compile,
-            recorded=arguments.record,
             on_progress=tell,
         )
         print("finished")
@@ -142,10 +141,8 @@ def measure(arguments: argparse.Namespace) -> None:
         operations = 3 * step_operations(model, settings.patch_px) * settings.batch
         peak = product_rate(device)
         print(f"products of large matrices in bfloat16: {peak / 1e12:.4g} TFLOP/s")
-        ways = {"plain": (False, False), "compiled": (True, False)}
-        if device.type == "cuda":
-            ways["compiled and recorded"] = (True, True)
-        for name, (compiled, recorded) in ways.items():
+        ways = {"plain": False, "compiled": True}
+        for name, compiled in ways.items():
             run = TrainingRun(
                 copy.deepcopy(model),
                 settings,
@@ -154,7 +151,6 @@ def measure(arguments: argparse.Namespace) -> None:
                 workers,
                 {},
                 compiled=compiled,
-                recorded=recorded,
             )
             began = time.perf_counter()
             with keep_in_float32(run.model, device):
@@ -246,7 +242,6 @@ def main() -> None:
     training.add_argument("--learning-rate", type=float, default=2e-3)
     training.add_argument("--seed", type=int, default=0)
     training.add_argument("--compile", action="store_true")
-    training.add_argument("--record", action="store_true", help="steps, as CUDA graphs")
     for command in (measuring, training):
         command.add_argument("--packed", type=Path, required=True)
         command.add_argument("--preset", default="dephasenet")

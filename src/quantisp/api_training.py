@@ -74,7 +74,6 @@ def train_model(
     devices: int = 1,
     nodes: int = 1,
     compiled: bool = False,
-    recorded: bool = False,
     fine_tuning: FineTuning | None = None,
     on_read: Callable[[int, int], None] | None = None,
     on_layer: Callable[[int, int], None] | None = None,
@@ -100,7 +99,6 @@ def train_model(
         device: ``auto``, ``cpu``, ``cuda`` and so on.
         devices, nodes: how many devices on each machine, and machines, train together.
         compiled: train by way of torch.compile.
-        recorded: as for :func:`quantisp.training.train`.
         fine_tuning: quantizes the network of ``init`` and trains it so; the file is then that of a
             quantized network. None trains in float.
         on_read: called with the number of pictures read, and of all.
@@ -183,7 +181,6 @@ def train_model(
             resume=resume,
             workers=workers,
             compiled=compiled,
-            recorded=recorded,
             identity=tuned.identity if tuned else {},
             guide=tuned.guide if tuned else None,
             on_progress=tell if first else None,

@@ -98,13 +98,13 @@ def test_the_learning_rate_warms_up_and_ends_low(
 ) -> None:
     rates: list[float] = []
 
-    set_rate = Optimizers.set_rate
+    step = Optimizers.step
 
     def noted(self: Optimizers, learning_rate: float) -> None:
         rates.append(learning_rate)
-        set_rate(self, learning_rate)
+        step(self, learning_rate)
 
-    monkeypatch.setattr(Optimizers, "set_rate", noted)
+    monkeypatch.setattr(Optimizers, "step", noted)
     run(tmp_path, tiny_settings(steps=40, learning_rate=1e-3, warmup_steps=8, patch_px=16))
     assert len(rates) == 40
     assert rates[0] == pytest.approx(1e-3 / 8)
@@ -178,15 +178,15 @@ def test_a_run_that_went_astray_goes_on_from_sound_weights(
 
 def test_the_learning_rate_stays_lower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rates: dict[bool, list[float]] = {}
-    set_rate = Optimizers.set_rate
+    step = Optimizers.step
     for bad in (False, True):
         rates[bad] = []
 
         def noted(self: Optimizers, learning_rate: float, bad: bool = bad) -> None:
             rates[bad].append(learning_rate)
-            set_rate(self, learning_rate)
+            step(self, learning_rate)
 
-        monkeypatch.setattr(Optimizers, "set_rate", noted)
+        monkeypatch.setattr(Optimizers, "step", noted)
         (tmp_path / str(bad)).mkdir()
         run(tmp_path / str(bad), tiny_settings(snapshot_every=2), spoilt(*([7] * bad)))
     assert len(rates[True]) == 15
@@ -196,15 +196,15 @@ def test_the_learning_rate_stays_lower(tmp_path: Path, monkeypatch: pytest.Monke
 def test_a_jump_of_the_loss_is_astray_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    set_rate = Optimizers.set_rate
+    step = Optimizers.step
 
     taken: list[float] = []
 
     def kicked(self: Optimizers, learning_rate: float) -> None:
         taken.append(learning_rate)
-        set_rate(self, 3.0 if len(taken) == 31 else learning_rate)
+        step(self, 3.0 if len(taken) == 31 else learning_rate)
 
-    monkeypatch.setattr(Optimizers, "set_rate", kicked)
+    monkeypatch.setattr(Optimizers, "step", kicked)
     _, curve = run(tmp_path, tiny_settings(steps=60, last_phase=0.0, learning_rate=2e-3))
     assert "at step 35): going on from step 25 with 0.7" in caplog.text
     assert curve[-1].psnr_db > 15.0
@@ -219,14 +219,14 @@ def test_what_goes_astray_just_before_a_snapshot_does_not_spoil_it(
     spoil: float,
     sound: int,
 ) -> None:
-    set_rate = Optimizers.set_rate
+    step = Optimizers.step
     taken: list[float] = []
 
     def kicked(self: Optimizers, learning_rate: float) -> None:
         taken.append(learning_rate)
-        set_rate(self, spoil if len(taken) == 29 else learning_rate)
+        step(self, spoil if len(taken) == 29 else learning_rate)
 
-    monkeypatch.setattr(Optimizers, "set_rate", kicked)
+    monkeypatch.setattr(Optimizers, "step", kicked)
     settings = tiny_settings(
         steps=60, last_phase=0.0, learning_rate=2e-3, snapshot_every=10, validate_every=1000
     )

@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -192,30 +192,31 @@ def _decoded(
 ) -> Iterator[dict[str, Any]]:
     """Append the samples of each file; say of each what is to stand in the index."""
 
-    def read(file: ImageFile) -> Tile | ImageError:
+    def read(file: ImageFile) -> tuple[Tile, Entry] | ImageError:
         try:
-            return _eight_bits(file, at_least_px)
+            tile = _eight_bits(file, at_least_px)
         except ImageError as error:
             return error
+        return tile, _described(file.name, tile, 0)
 
     with ThreadPoolExecutor(max_workers=torch.get_num_threads()) as pool:
-        for file, outcome in zip(files, _in_order(pool, read, files), strict=True):
+        for outcome in _in_order(pool, read, files):
             if isinstance(outcome, ImageError):
                 log.warning("skipped: %s", outcome)
                 yield {"skipped": str(outcome)}
                 continue
-            entry = _described(file.name, outcome, offset)
-            samples.write(outcome.numpy().tobytes())
+            tile, entry = outcome
+            samples.write(tile.numpy().tobytes())
             samples.flush()
-            offset += outcome.numel()
-            yield vars(entry)
+            yield vars(replace(entry, offset=offset))
+            offset += tile.numel()
 
 
 def _in_order(
     pool: ThreadPoolExecutor,
-    read: Callable[[ImageFile], Tile | ImageError],
+    read: Callable[[ImageFile], tuple[Tile, Entry] | ImageError],
     files: Iterable[ImageFile],
-) -> Iterator[Tile | ImageError]:
+) -> Iterator[tuple[Tile, Entry] | ImageError]:
     # Not pool.map, which would decode millions of pictures into memory ahead of the writing.
     waiting: list[Any] = []
     for file in files:

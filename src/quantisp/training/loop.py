@@ -38,7 +38,6 @@ def train(
     resume: bool = False,
     workers: Workers | None = None,
     compiled: bool = False,
-    recorded: bool = False,
     identity: Mapping[str, str] = MappingProxyType({}),
     guide: Guide | None = None,
     on_progress: Callable[[TrainProgress], None] | None = None,
@@ -60,8 +59,6 @@ def train(
             threads, a run by steps that was stopped and resumed gives the very same weights.
         workers: the processes that train together; None is this one alone, on the CPU.
         compiled: train by way of torch.compile.
-        recorded: record a step as a CUDA graph, and replay it, which takes one CUDA device, no
-            guide, and a network that never makes the processor wait.
         identity: what else the run is of, such as formats; resuming with another is refused.
         guide: changes the network in stages, the learning rate of each of which falls to its end,
             and says what the outputs are to be instead of the pictures; for one process. What is
@@ -74,7 +71,7 @@ def train(
 
     Raises:
         ModelError: the checkpoint is missing, damaged, or of another model or run.
-        SettingError: the batch cannot be shared evenly by the workers, or steps not be recorded.
+        SettingError: the batch cannot be shared evenly by the workers.
         RunError: the loss went astray again and again.
     """
     keep_freed_memory()
@@ -87,11 +84,6 @@ def train(
         **identity,
     }
     _check_shares(settings, workers)
-    if recorded and (workers.device.type != "cuda" or workers.count > 1 or guide is not None):
-        raise SettingError(
-            f"expected one CUDA device, and a float network, to record steps on, found "
-            f"{workers.count} of {workers.device.type}: leave recording out"
-        )
     run = TrainingRun(
         model,
         settings,
@@ -100,7 +92,6 @@ def train(
         workers,
         of,
         compiled=compiled,
-        recorded=recorded,
         guide=guide,
     )
     # A run that was killed before its first checkpoint begins at the beginning.

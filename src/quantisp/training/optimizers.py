@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,8 +14,6 @@ __all__ = ["OPTIMIZERS", "Optimizers"]
 
 OPTIMIZERS = ("muon", "adamw")
 CODE_BETAS = (0.9, 0.99)
-# Of a group of parameters: what is no part of the state of a run.
-OWN = ("lr", "capturable")
 
 
 class Optimizers:
@@ -39,7 +37,6 @@ class Optimizers:
         model: trained in place.
         learning_rate, weight_decay: of both.
         other: moves some of the parameters in their place; its parameters do not decay.
-        recorded: :meth:`move` will be recorded as a CUDA graph, so that rates have to be tensors.
 
     Source: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024; the
     scale is that of Liu et al., "Muon is scalable for LLM training", arXiv 2502.16982, eq. 4.
@@ -53,7 +50,6 @@ class Optimizers:
         learning_rate: float,
         weight_decay: float,
         other: torch.optim.Optimizer | None = None,
-        recorded: bool = False,
     ) -> None:
         codes = [model.get_parameter(name) for name in getattr(model, "code_parameters", ())]
         scales = [model.get_parameter(name) for name in getattr(model, "scale_parameters", ())]
@@ -77,14 +73,12 @@ class Optimizers:
         self._parts: dict[str, torch.optim.Optimizer] = {}
         if others:
             self._parts["adamw"] = torch.optim.AdamW(
-                self._groups(others, weight_decay), learning_rate, capturable=recorded
+                self._groups(others, weight_decay), learning_rate
             )
         for name, values in (("codes", codes), ("scales", scales)):
             if values:
                 groups = self._groups(values, 0.0)
-                self._parts[name] = torch.optim.Adam(
-                    groups, learning_rate, betas=CODE_BETAS, capturable=recorded
-                )
+                self._parts[name] = torch.optim.Adam(groups, learning_rate, betas=CODE_BETAS)
         if self._pairs:
             self._parts["muon"] = StackedMuon(
                 self._groups([matrix for _, matrix in self._pairs], weight_decay),
@@ -94,30 +88,14 @@ class Optimizers:
         if other is not None:
             self._parts["other"] = other
 
-        if recorded:
-            for group in self._all_groups():
-                group["lr"] = torch.tensor(learning_rate, device=group["params"][0].device)
-
     def step(self, learning_rate: float) -> None:
         """Move every parameter along its gradient."""
-        self.set_rate(learning_rate)
-        self.move()
-
-    def set_rate(self, learning_rate: float) -> None:
-        """What :meth:`move` goes by from now on."""
-        for group in self._all_groups():
-            rate = learning_rate * self._rates.get(id(group["params"][0]), 1.0)
-            if isinstance(group["lr"], Tensor):
-                group["lr"].fill_(rate)
-            else:
-                group["lr"] = rate
-
-    def move(self) -> None:
-        """Move every parameter along its gradient, at the rate that was set."""
         for weight, matrix in self._pairs:
             grad = weight.grad
             matrix.grad = None if grad is None else _channels_last(grad).reshape(len(grad), -1)
         for part in self._parts.values():
+            for group in part.param_groups:
+                group["lr"] = learning_rate * self._rates.get(id(group["params"][0]), 1.0)
             part.step()
 
     def state_dict(self) -> dict[str, Any]:
@@ -133,18 +111,7 @@ class Optimizers:
         if state.keys() != self._parts.keys():
             raise ValueError(f"it has moments of {', '.join(state) or 'nothing'}")
         for name, part in self._parts.items():
-            # How this one goes about it is not a matter of who wrote the state.
-            own = [{key: g[key] for key in OWN if key in g} for g in part.param_groups]
-            groups = [
-                {**g, **kept} for g, kept in zip(state[name]["param_groups"], own, strict=True)
-            ]
-            part.load_state_dict({**state[name], "param_groups": groups})
-            for group, kept in zip(part.param_groups, own, strict=True):
-                group.update(kept)
-
-    def _all_groups(self) -> Iterator[dict[str, Any]]:
-        for part in self._parts.values():
-            yield from part.param_groups
+            part.load_state_dict(state[name])
 
     def _groups(self, values: Sequence[Tensor], weight_decay: float) -> list[dict[str, Any]]:
         """Parameters of one rate each; those with a rate of their own do not decay."""

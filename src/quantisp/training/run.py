@@ -7,7 +7,6 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +26,6 @@ from quantisp.training.losses import training_loss
 from quantisp.training.optimizers import Optimizers
 from quantisp.training.precision import autocast_context, resolve_precision
 from quantisp.training.progress import CurvePoint, TrainProgress, validation_psnr_db
-from quantisp.training.recorded import RecordedSteps
 from quantisp.training.settings import TrainSettings
 from quantisp.training.workers import Workers
 
@@ -53,7 +51,6 @@ class TrainingRun:
         workers: the processes that train together.
         of: what else a run is of; resuming with anything else is refused.
         compiled: train by way of torch.compile.
-        recorded: take steps as a whole (:class:`quantisp.training.recorded.RecordedSteps`).
         guide: changes the network on its way, and says what its output is to be.
     """
 
@@ -67,7 +64,6 @@ class TrainingRun:
         of: dict[str, str],
         *,
         compiled: bool,
-        recorded: bool = False,
         guide: Guide | None = None,
     ) -> None:
         self.settings = settings
@@ -80,7 +76,6 @@ class TrainingRun:
         self.model = model.to(device=self.device, memory_format=torch.channels_last).train()  # pyright: ignore[reportCallIssue]
         self.averaged = copy.deepcopy(self.model).eval().requires_grad_(False)
         self.forward = workers.shared(self.model, compiled=compiled)
-        self._recorded = RecordedSteps() if recorded else None
         # A network with a guide sees to its layers itself.
         own = settings.precision if guide is None else "float32"
         self.precision = resolve_precision(own, self.device)
@@ -90,7 +85,6 @@ class TrainingRun:
             learning_rate=settings.learning_rate,
             weight_decay=settings.weight_decay,
             other=guide.optimizer(self.model) if guide and settings.optimizer == "muon" else None,
-            recorded=recorded,
         )
         self.guard = LossGuard()
         self.step = self.first_step = self.changed_at = 0
@@ -150,15 +144,10 @@ class TrainingRun:
             settings.domain, rgb, self.pattern, seed=settings.seed, step=at, part=part
         )
         self.learning_rate = self._learning_rate(share)
-        self.optimizers.set_rate(self.learning_rate)
         phase = "last" if late else "first"
         if self.guide is not None:
             phase = f"stage {self.guide.stage(share)[0]}"
-        descend = partial(self._descend, late=late)
-        if self._recorded is None:
-            loss = descend(given, target)
-        else:
-            loss = self._recorded.take(phase, descend, given, target)
+        loss = self._descend(given, target, late=late)
         self.step += 1
         follow(self.averaged, self.model, self.step - self.changed_at, settings.ema_decay)
         self._losses.setdefault(phase, []).append(loss)
@@ -178,7 +167,7 @@ class TrainingRun:
         self.model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(self.model.parameters(), settings.clip_norm)
-        self.optimizers.move()
+        self.optimizers.step(self.learning_rate)
         return seen
 
     @torch.no_grad()
@@ -307,8 +296,6 @@ class TrainingRun:
         self.model.load_state_dict(state["model"])
         self.averaged.load_state_dict(state["averaged"])
         self.optimizers.load_state_dict(state["optimizers"])
-        if self._recorded is not None:
-            self._recorded.forget()
         self.guard.load_state_dict(state["guard"])
         self.step, self.returns = int(state["step"]), int(state["returns"])
         # Runs from before there were guides do not know it.
