@@ -2,7 +2,8 @@
 
 A step stays if the squared error of the network's output against float falls by at least 1% on
 inputs that the step did not see. No ground truth is looked at. Where the error is too small to be
-seen, no slow step is tried, and where it is far below that, no further step at all.
+seen, no slow step is tried, and where it is far below that, no further step at all. Where it is so
+large that YAQA cannot be enough, incremental rounding, which rounds by YAQA, takes its place.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ UNSEEN = 2.5e-7
 # A tenth of that.
 NOTHING = 2.5e-8
 SLOW = ("incremental", "bias correction")
+# YAQA leaves about a thirtieth of the error of the range by squared error.
+FAR = 100 * UNSEEN
 # Of the calibration inputs, one in so many is kept apart to decide by.
 HELD_OUT = 8
 
@@ -66,15 +69,24 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
         "incremental": lambda part: rounded_incrementally(part, base, felt()),
         "bias correction": lambda part: corrected(part, best),
     }
-    for number, (name, step) in enumerate(steps.items()):
+    waiting, kept_steps = list(steps), set[str]()
+    while waiting:
+        name = waiting.pop(0)
         if error <= (UNSEEN if name in SLOW else NOTHING):
             decisions.append(f"{name} and what follows: not tried, for the error cannot be seen")
             break
-        tried = step(task.part(number, len(steps)))
+        if name == "yaqa" and "incremental" in waiting and error > FAR:
+            waiting = ["incremental", "yaqa", *waiting[1:]]
+            continue
+        if name == "yaqa" and "incremental" in kept_steps:
+            decisions.append("yaqa: not tried by itself, for it is a part of incremental")
+            continue
+        tried = steps[name](task.part(len(steps) - 1 - len(waiting), len(steps)))
         found = error_of(tried)
         taken = found <= WORTH_KEEPING * error
         decisions.append(f"{name}: mean squared error {found:.3g}, {'kept' if taken else 'left'}")
         if taken:
+            kept_steps.add(name)
             best, error = tried, found
             base = equal if name == "equalization" else base
     task.report(1, 1)
