@@ -46,7 +46,7 @@ PART_BYTES = 15_000_000
 WEIGHTS = "model.safetensors"
 SMALL_FILES = ("training.json", "curve.csv")
 # For each kind of network, so that a step keeps the accelerator busy.
-BATCH = {"dephasenet-lite": 1024, "dephasenet": 384}
+BATCH = {"dephasenet-lite": 256, "dephasenet": 384}
 
 
 class OutOfTime(Exception):  # noqa: N818

@@ -69,7 +69,7 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
         "incremental": lambda part: rounded_incrementally(part, base, felt()),
         "bias correction": lambda part: corrected(part, best),
     }
-    waiting, kept_steps = list(steps), set[str]()
+    waiting = list(steps)
     while waiting:
         name = waiting.pop(0)
         if error <= (UNSEEN if name in SLOW else NOTHING):
@@ -78,17 +78,16 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
         if name == "yaqa" and "incremental" in waiting and error > FAR:
             waiting = ["incremental", "yaqa", *waiting[1:]]
             continue
-        if name == "yaqa" and "incremental" in kept_steps:
-            decisions.append("yaqa: not tried by itself, for it is a part of incremental")
-            continue
         tried = steps[name](task.part(len(steps) - 1 - len(waiting), len(steps)))
         found = error_of(tried)
         taken = found <= WORTH_KEEPING * error
         decisions.append(f"{name}: mean squared error {found:.3g}, {'kept' if taken else 'left'}")
         if taken:
-            kept_steps.add(name)
             best, error = tried, found
             base = equal if name == "equalization" else base
+        if taken and "yaqa" in waiting and name == "incremental":
+            waiting.remove("yaqa")
+            decisions.append("yaqa: not tried by itself, for it is a part of incremental")
     task.report(1, 1)
     if not math.isfinite(error):
         raise RunError("expected finite outputs on the calibration inputs: check the network")
