@@ -17,14 +17,23 @@ LEAST = torch.finfo(torch.float32).tiny
 
 
 def orthogonal(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
-    """Nearly the nearest orthogonal ones: singular values between about 0.7 and 1.2."""
+    """Nearly the nearest orthogonal ones: singular values between about 0.7 and 1.2.
+
+    The polynomials are those of X X^T, which is small where X is wide, and their product is found
+    there, in float32; so X itself is multiplied twice, however many rounds there are.
+    """
     first, third, fifth = COEFFICIENTS
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if is_tall else matrices
-    x = unit(x)
-    for _ in range(ROUNDS):
-        square = x @ x.mT
-        x = first * x + (third * square + fifth * square @ square) @ x
+    x = unit(matrices.mT if is_tall else matrices)
+    square = x.float() @ x.float().mT
+    whole = torch.eye(square.shape[-1], device=square.device)
+    for round_number in range(1, ROUNDS + 1):
+        factor = (fifth * square @ square).add_(square, alpha=third)
+        factor.diagonal(dim1=-2, dim2=-1).add_(first)
+        whole = factor @ whole
+        if round_number < ROUNDS:
+            square = factor @ square @ factor
+    x = whole.to(x.dtype) @ x
     return x.mT if is_tall else x
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from quantisp.orthogonal import orthogonal
-from quantisp.quantization.natural import WhitenedMuon, metrics_of
+from quantisp.quantization.natural import Metric, WhitenedMuon, metrics_of
+from quantisp.quantization.statistics import float_statistics
 
 
 @pytest.mark.parametrize("shape", [(6, 20), (20, 6), (3, 8, 8)])
@@ -25,12 +27,30 @@ def test_orthogonal_is_near_the_polar_factor(shape: tuple[int, ...]) -> None:
     assert bool((between - torch.diag_embed(between.diagonal(dim1=-2, dim2=-1))).abs().max() < 1e-4)
 
 
+def metrics_seen(
+    network: nn.Module, curvatures: Mapping[str, Tensor], inputs: Sequence[Tensor]
+) -> dict[str, Metric]:
+    return metrics_of(curvatures, float_statistics(network, list(curvatures), inputs))
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("shape", [(3, 1, 6, 40), (2, 40, 6), (5, 5)])
+def test_orthogonal_matrices_are_those_of_newton_and_schulz(shape: tuple[int, ...]) -> None:
+    torch.manual_seed(3)
+    given = torch.randn(shape)
+    x = given / torch.linalg.matrix_norm(given, keepdim=True)
+    for _ in range(5):
+        third = x @ x.mT @ x
+        x = 3.4445 * x - 4.7750 * third + 2.0315 * (x @ x.mT @ third)
+    torch.testing.assert_close(orthogonal(given), x, rtol=1e-4, atol=1e-4)
+
+
 def test_in_white_coordinates_it_is_muon() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(12, 5, bias=False)
     ours, theirs = (layer.weight.detach().clone().requires_grad_() for _ in range(2))
     white = torch.cat([torch.eye(12), -torch.eye(12)])
-    metric = metrics_of(layer, {"": torch.eye(5, dtype=torch.float64)[None]}, [white])[""]
+    metric = metrics_seen(layer, {"": torch.eye(5, dtype=torch.float64)[None]}, [white])[""]
     optimizers = [
         WhitenedMuon([(layer, ours, metric)], [0.1]),
         torch.optim.Muon([theirs], 0.1, weight_decay=0.0, adjust_lr_fn="match_rms_adamw"),
@@ -59,7 +79,7 @@ def test_each_step_is_as_long_as_its_rate() -> None:
         "2": torch.eye(2, dtype=torch.float64)[None],
     }
     inputs = [torch.rand(1, 4, 9, 9)]
-    found = metrics_of(network, curvatures, inputs)
+    found = metrics_seen(network, curvatures, inputs)
     values = [layer.weight.detach().clone().requires_grad_() for layer in layers]
     optimizer = WhitenedMuon(
         [
@@ -82,7 +102,7 @@ def test_what_has_no_gradient_stays_and_the_others_move_as_alone() -> None:
     torch.manual_seed(0)
     layers = [nn.Linear(6, 4, bias=False) for _ in range(3)]
     eye = torch.eye(4, dtype=torch.float64)[None]
-    metrics = [metrics_of(layer, {"": eye}, [torch.rand(50, 6)])[""] for layer in layers]
+    metrics = [metrics_seen(layer, {"": eye}, [torch.rand(50, 6)])[""] for layer in layers]
     gradients = [torch.randn(4, 6) for _ in layers]
 
     def moved(indices: list[int], rates: list[float]) -> list[Tensor]:
@@ -106,7 +126,7 @@ def test_what_has_no_gradient_stays_and_the_others_move_as_alone() -> None:
 def test_it_goes_on_from_its_moments() -> None:
     torch.manual_seed(0)
     layer = nn.Linear(6, 4, bias=False)
-    metric = metrics_of(layer, {"": torch.eye(4, dtype=torch.float64)[None]}, [torch.rand(9, 6)])
+    metric = metrics_seen(layer, {"": torch.eye(4, dtype=torch.float64)[None]}, [torch.rand(9, 6)])
     value = layer.weight.detach().clone().requires_grad_()
     optimizer = WhitenedMuon([(layer, value, metric[""])], [0.1])
     value.grad = torch.randn(4, 6)
@@ -125,7 +145,7 @@ def test_it_goes_on_from_its_moments() -> None:
 def test_layers_that_no_input_reaches_do_no_harm() -> None:
     """Their curvature and moments are nothing, and their gradients may come to be something."""
     layer = nn.Linear(6, 4, bias=False)
-    metric = metrics_of(layer, {"": torch.zeros(1, 4, 4).double()}, [torch.zeros(9, 6)])[""]
+    metric = metrics_seen(layer, {"": torch.zeros(1, 4, 4).double()}, [torch.zeros(9, 6)])[""]
     value = layer.weight.detach().clone().requires_grad_()
     optimizer = WhitenedMuon([(layer, value, metric)], [0.1])
     for size in (0.0, 1e-20, 1.0):
@@ -144,7 +164,7 @@ def test_scales_of_inputs_do_not_slow_it() -> None:
         layer = nn.Linear(16, 8, bias=False)
         wanted = x @ torch.randn(8, 16).mT
         weight = layer.weight.detach().clone().requires_grad_()
-        metric = metrics_of(layer, {"": torch.eye(8, dtype=torch.float64)[None]}, [x])[""]
+        metric = metrics_seen(layer, {"": torch.eye(8, dtype=torch.float64)[None]}, [x])[""]
         optimizer: torch.optim.Optimizer = (
             WhitenedMuon([(layer, weight, metric)], [0.1])
             if kind == "whitened"

@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import cast
 
 import torch
@@ -26,8 +26,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.errors import RunError
+from quantisp.quantization.matrices import as_matrix
 from quantisp.quantization.methods.gptq import damped
-from quantisp.quantization.statistics import as_matrix, first_inputs, float_statistics
+from quantisp.quantization.statistics import LayerStatistics, first_inputs, float_statistics
 from quantisp.quantization.watching import beside
 
 __all__ = ["output_curvatures"]
@@ -39,7 +40,10 @@ DAMPING = 0.01
 
 
 def output_curvatures(
-    network: nn.Module, names: Sequence[str], inputs: Sequence[Float[Tensor, "*_"]]
+    network: nn.Module,
+    names: Sequence[str],
+    inputs: Sequence[Float[Tensor, "*_"]],
+    moments: Mapping[str, LayerStatistics] | None = None,
 ) -> dict[str, Float[Tensor, "groups rows rows"]]:
     """The factor of each layer's outputs, in float64 on the CPU, but for a common factor.
 
@@ -47,15 +51,16 @@ def output_curvatures(
         network: the float network; it is not changed.
         names: of layers that it uses.
         inputs: network inputs, at least one.
+        moments: of the inputs of these layers in this network, from ``first_inputs``, where they
+            are known; None measures them.
 
     Raises:
         RunError: a gradient is not finite.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)
     layers = {name: network.get_submodule(name) for name in names}
-    with torch.no_grad():
-        moments = float_statistics(network, names, first_inputs(inputs))
-    inverses = {name: _inverse(found.centred().gram) for name, found in moments.items()}
+    moments = moments or float_statistics(network, names, first_inputs(inputs))
+    inverses = {name: _inverse(moments[name].centred().gram) for name in names}
     weights = [layer.get_parameter("weight").requires_grad_() for layer in layers.values()]
     found: dict[str, Tensor] = {}
     draw = torch.Generator().manual_seed(0)

@@ -32,7 +32,7 @@ from quantisp.quantization.network import output_error, squared_errors
 from quantisp.quantization.plan import Plan
 from quantisp.quantization.quantizing import quantize
 from quantisp.quantization.stages import ends_of, method_of, stages_of
-from quantisp.quantization.statistics import first_inputs
+from quantisp.quantization.statistics import first_inputs, float_statistics
 from quantisp.quantization.trainable import TrainableModel
 from quantisp.quantization.watching import beside
 
@@ -88,8 +88,9 @@ class IncrementalGuide:
         errors = self._rounding.errors_alone(floats, names)
         self.stages = stages_of(errors, groups=GROUPS)
         self._methods = [method_of(layers, stage) for stage in self.stages]
-        self._curvatures = output_curvatures(floats, names, inputs)
-        self._metrics = metrics_of(floats, self._curvatures, first_inputs(inputs))
+        moments = float_statistics(floats, names, first_inputs(inputs))
+        self._curvatures = output_curvatures(floats, names, inputs, moments)
+        self._metrics = metrics_of(self._curvatures, moments)
         self._joins = self._joined_from(math.fsum(errors.values()))
         self.bfloat16_layers = () if in_float32 else harmless(floats, self.stages, errors, inputs)
         # The mean of the errors' logarithms, of late; None before there are some.

@@ -41,6 +41,8 @@ class LayerwiseRounding:
         report: Report,
         layers: Sequence[str] | None = None,
         curvatures: Mapping[str, Tensor] | None = None,
+        *,
+        apart: bool = False,
     ) -> RoundedNetwork:
         """As :class:`quantisp.quantization.network.RoundBy`."""
         tried = {
@@ -51,7 +53,7 @@ class LayerwiseRounding:
         }
         if layers is not None:
             tried = {n: e if n in layers else FLOAT for n, e in tried.items()}
-        return walk(network, tried, inputs, report, curvatures)
+        return walk(network, tried, inputs, report, curvatures, apart=apart)
 
     def errors_alone(self, network: nn.Module, layers: Sequence[str]) -> Mapping[str, float]:
         """As :data:`quantisp.quantization.network.ErrorsAlone`."""

@@ -27,8 +27,9 @@ from torch import Tensor, nn
 
 from quantisp.machine import multiplies_bfloat16
 from quantisp.orthogonal import orthogonal, unit
+from quantisp.quantization.matrices import as_matrix, from_matrix
 from quantisp.quantization.methods.gptq import damped
-from quantisp.quantization.statistics import as_matrix, float_statistics, from_matrix
+from quantisp.quantization.statistics import LayerStatistics
 
 __all__ = ["Metric", "WhitenedMuon", "metrics_of"]
 
@@ -52,22 +53,16 @@ class Metric:
 
 
 def metrics_of(
-    network: nn.Module,
     curvatures: Mapping[str, Float[Tensor, "groups rows rows"]],
-    inputs: Sequence[Float[Tensor, "*_"]],
+    moments: Mapping[str, LayerStatistics],
 ) -> dict[str, Metric]:
     """Of the layers whose outputs' curvatures are given.
 
     Args:
-        network: the float network.
         curvatures: by the layer's name, as of
             :func:`quantisp.quantization.curvature.output_curvatures`.
-        inputs: network inputs.
-
-    Raises:
-        RunError: a layer's inputs are not finite.
+        moments: of the inputs of these layers in the float network.
     """
-    moments = float_statistics(network, list(curvatures), inputs)
     return {
         name: Metric(outputs=_whitening(curvature), inputs=_whitening(moments[name].gram))
         for name, curvature in curvatures.items()

@@ -26,6 +26,8 @@ __all__ = [
 
 # Errors far below what 8 bits show count for nothing.
 LEAST_ERROR = 1e-9
+# A report of a part is in thousandths of the whole.
+REPORTED = 1000
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -77,11 +79,14 @@ class RoundBy(Protocol):
         report: Report,
         layers: Sequence[str] | None = None,
         curvatures: Mapping[str, Tensor] | None = None,
+        *,
+        apart: bool = False,
     ) -> RoundedNetwork:
         """Round ``layers`` and leave every other weight as it is; None is every planned layer.
 
         ``curvatures`` are known from before, of this network or one that is nearly the same; with
-        None, a method that looks at them has them measured.
+        None, a method that looks at them has them measured. Layers that are rounded ``apart`` are
+        not told of each other's rounding, which takes a fraction of the time.
         """
         ...
 
@@ -118,11 +123,12 @@ class NetworkTask:
             first.setdefault(id(layers[name].weight), name)
         return list(first.values())
 
-    def part(self, number: int, parts: int) -> NetworkTask:
-        """The same task, whose report is that of one part of several."""
+    def part(self, begin: float, end: float) -> NetworkTask:
+        """The same task, whose report is that of a part, between two shares of the whole."""
 
         def report(done: int, total: int) -> None:
-            self.report(number * total + done, parts * total)
+            share = begin + (end - begin) * done / total
+            self.report(round(share * REPORTED), REPORTED)
 
         return replace(self, report=report)
 

@@ -177,7 +177,8 @@ class _Bench:
         plans = {name: replace(plans[name], method=_method(plans[name])) for name in names}
         looking = [name for name in names if plans[name].method in CALIBRATED]
         felt = [name for name in names if plans[name].method in LOOKS_AT_CURVATURE]
-        curvatures = output_curvatures(reference, felt, fitted) if felt else {}
+        moments = float_statistics(reference, looking, fitted)
+        curvatures = output_curvatures(reference, felt, fitted, moments) if felt else {}
         with torch.inference_mode():
             outputs = [reference(x) for x in kept_apart]
         return cls(
@@ -187,7 +188,7 @@ class _Bench:
             plans=plans,
             statistics={
                 name: replace(found, curvature=curvatures.get(name))
-                for name, found in float_statistics(reference, looking, fitted).items()
+                for name, found in moments.items()
             },
             inputs=kept_apart,
             outputs=outputs,

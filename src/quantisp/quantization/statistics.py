@@ -14,20 +14,18 @@ from functools import partial
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional
 
 from quantisp.errors import ModelError, RunError
+from quantisp.quantization.matrices import input_columns
 from quantisp.quantization.watching import Call, beside, watch
 
 __all__ = [
     "FloatInputs",
     "LayerStatistics",
-    "as_matrix",
     "count_calls",
     "first_inputs",
     "float_statistics",
-    "from_matrix",
-    "input_columns",
+    "joint_statistics",
     "layer_statistics",
     "output_means",
 ]
@@ -64,35 +62,6 @@ class LayerStatistics:
         outer = self.mean[:, :, None] * self.mean[:, None, :]
         cross = self.float_mean[:, :, None] * self.mean[:, None, :]
         return replace(self, gram=self.gram - outer, cross=self.cross - cross)
-
-
-def as_matrix(layer: nn.Module, weight: Tensor) -> Float[Tensor, "groups rows k"]:
-    """A weight as one matrix for each group: rows are output channels, columns inputs.
-
-    Raises:
-        ModelError: this kind of layer has no such matrix here.
-    """
-    if isinstance(layer, nn.Linear):
-        return weight[None]
-    if isinstance(layer, nn.Conv2d):
-        return weight.reshape(layer.groups, weight.shape[0] // layer.groups, -1)
-    if isinstance(layer, nn.ConvTranspose2d):
-        # (in, out / groups, kh, kw): a convolution of the spread input with the flipped kernel.
-        grouped = weight.reshape(layer.groups, -1, *weight.shape[1:]).flip(3, 4)
-        return grouped.transpose(1, 2).flatten(2)
-    raise ModelError(
-        f"expected Conv2d, ConvTranspose2d or Linear, found {type(layer).__name__}: "
-        "use method 'rtn' for it"
-    )
-
-
-def from_matrix(layer: nn.Module, matrix: Tensor, weight: Tensor) -> Tensor:
-    """The opposite of :func:`as_matrix`, in the shape of ``weight``."""
-    if isinstance(layer, nn.ConvTranspose2d):
-        groups, inputs = layer.groups, weight.shape[0] // layer.groups
-        grouped = matrix.reshape(groups, weight.shape[1], inputs, *weight.shape[2:])
-        return grouped.transpose(1, 2).flip(3, 4).reshape(weight.shape)
-    return matrix.reshape(weight.shape)
 
 
 def first_inputs(calibration: Sequence[Tensor]) -> list[Tensor]:
@@ -148,26 +117,41 @@ def layer_statistics(quantized: nn.Module, name: str, float_inputs: FloatInputs)
     Raises:
         RunError: the layer's inputs are not finite.
     """
-    total: list[Tensor] = []
-    count = 0
-    layer, calls = quantized.get_submodule(name), float_inputs.calls[name]
+    sums = _Sums(name, quantized)
+    calls = float_inputs.calls[name]
     for batch, wanted in zip(float_inputs.calibration, float_inputs.of(name), strict=True):
-        for call, taken in zip(
-            watch(quantized, [name], batch, calls=calls)[name], wanted, strict=True
-        ):
-            y, x = (input_columns(layer, v.float()) for v in (_taken(name, call), taken))
-            # One product in float32, sums in float64.
-            found = [y @ y.mT, x @ y.mT, y.sum(2), x.sum(2)]
-            found = [value.double() for value in found]
-            total = [t + f for t, f in zip(total, found, strict=True)] if total else found
-            count += y.shape[2]
-    gram, cross, mean, float_mean = (value.cpu() / count for value in total)
-    if not bool(torch.isfinite(gram).all()) or not bool(torch.isfinite(cross).all()):
-        raise RunError(
-            f"expected finite inputs of layer {name!r}, found NaN or infinity: check the "
-            "calibration inputs, or plan wider formats for the layers before it"
-        )
-    return LayerStatistics(gram=gram, cross=cross, mean=mean, float_mean=float_mean, count=count)
+        given = watch(quantized, [name], batch, calls=calls)[name]
+        for call, taken in zip(given, wanted, strict=True):
+            sums.add(_taken(name, call), taken)
+    return sums.statistics()
+
+
+def joint_statistics(
+    quantized: nn.Module,
+    network: nn.Module,
+    names: Sequence[str],
+    calibration: Sequence[Tensor],
+) -> dict[str, LayerStatistics]:
+    """The statistics of many layers, none of which is told of the others' rounding.
+
+    Each of the two networks runs once for each input, so that it costs far less than one by one.
+
+    Args:
+        quantized: the network whose layers before all of these are quantized.
+        network: the float network.
+        names: of layers that they use.
+        calibration: network inputs.
+
+    Raises:
+        RunError: a layer's inputs are not finite.
+    """
+    sums = {name: _Sums(name, quantized) for name in names}
+    for batch in calibration:
+        wanted = watch(network, names, batch)
+        for name, calls in watch(quantized, names, batch).items():
+            for call, other in zip(calls, wanted.pop(name), strict=True):
+                sums[name].add(_taken(name, call), _taken(name, other))
+    return {name: total.statistics() for name, total in sums.items()}
 
 
 @torch.no_grad()
@@ -186,19 +170,11 @@ def float_statistics(
     Raises:
         RunError: a layer's inputs are not finite.
     """
-    totals: dict[str, tuple[Tensor, Tensor, int]] = {}
+    sums: dict[str, _Sums] = {}
 
-    def add(
-        name: str, layer: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]
-    ) -> None:
+    def add(name: str, _: nn.Module, given: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         (value,) = (*given, *named.values())
-        x = input_columns(layer, value.detach().float())
-        gram, mean = (x @ x.mT).double(), x.sum(2).double()
-        if name in totals:
-            before = totals[name]
-            totals[name] = (before[0] + gram, before[1] + mean, before[2] + x.shape[2])
-        else:
-            totals[name] = (gram, mean, x.shape[2])
+        sums.setdefault(name, _Sums(name, network)).add(value.detach())
 
     hooks = [
         network.get_submodule(name).register_forward_pre_hook(partial(add, name), with_kwargs=True)
@@ -210,15 +186,50 @@ def float_statistics(
     finally:
         for hook in hooks:
             hook.remove()
-    found: dict[str, LayerStatistics] = {}
-    for name, (gram_sum, sums, count) in totals.items():
-        gram, mean = (value.cpu() / count for value in (gram_sum, sums))
-        if not bool(torch.isfinite(gram).all()):
-            raise RunError(f"expected finite inputs of layer {name!r}: check the network")
-        found[name] = LayerStatistics(
-            gram=gram, cross=gram, mean=mean, float_mean=mean, count=count
+    return {name: total.statistics() for name, total in sums.items()}
+
+
+class _Sums:
+    """What adds up to the statistics of one layer: products in float32, sums in float64.
+
+    Args:
+        name: of the layer.
+        network: that it is a part of.
+    """
+
+    def __init__(self, name: str, network: nn.Module) -> None:
+        self._name, self._layer = name, network.get_submodule(name)
+        self._gram = self._cross = self._mean = self._float_mean = torch.zeros(())
+        self._count = 0
+
+    def add(self, taken: Tensor, wanted: Tensor | None = None) -> None:
+        """What one call takes, and what it takes in the float network; None is the same."""
+        y = input_columns(self._layer, taken.float())
+        gram, mean = (y @ y.mT).double(), y.sum(2).double()
+        cross, float_mean = gram, mean
+        if wanted is not None:
+            x = input_columns(self._layer, wanted.float())
+            cross, float_mean = (x @ y.mT).double(), x.sum(2).double()
+        self._gram, self._cross = self._gram + gram, self._cross + cross
+        self._mean, self._float_mean = self._mean + mean, self._float_mean + float_mean
+        self._count += y.shape[2]
+
+    def statistics(self) -> LayerStatistics:
+        """On the CPU.
+
+        Raises:
+            RunError: the inputs were not finite.
+        """
+        sums = (self._gram, self._cross, self._mean, self._float_mean)
+        gram, cross, mean, float_mean = (value.cpu() / self._count for value in sums)
+        if not bool(torch.isfinite(gram).all()) or not bool(torch.isfinite(cross).all()):
+            raise RunError(
+                f"expected finite inputs of layer {self._name!r}, found NaN or infinity: check the "
+                "calibration inputs, or plan wider formats for the layers before it"
+            )
+        return LayerStatistics(
+            gram=gram, cross=cross, mean=mean, float_mean=float_mean, count=self._count
         )
-    return found
 
 
 def count_calls(network: nn.Module, batch: Tensor, names: Sequence[str]) -> dict[str, int]:
@@ -276,41 +287,3 @@ def _taken(name: str, call: Call) -> Tensor:
     if call.taken is None:
         raise RunError(f"expected layer {name!r} to be called with one tensor")
     return call.taken
-
-
-def input_columns(layer: nn.Module, x: Tensor) -> Float[Tensor, "groups k positions"]:
-    """What each output position of a layer sees of its input: one column each."""
-    if isinstance(layer, nn.Linear):
-        return x.reshape(1, -1, x.shape[-1]).mT
-    if isinstance(layer, nn.ConvTranspose2d):
-        x, groups, padding, stride = _spread(layer, x), layer.groups, (0, 0), (1, 1)
-    elif isinstance(layer, nn.Conv2d):
-        groups, stride = layer.groups, layer.stride
-        x, padding = _padded(layer, x)
-    else:
-        raise ModelError(f"expected a layer with a matrix, found {type(layer).__name__}")
-    columns = functional.unfold(x, layer.kernel_size, layer.dilation, padding, stride)  # pyright: ignore[reportArgumentType]
-    by_group = columns.reshape(len(x), groups, columns.shape[1] // groups, -1)
-    return by_group.permute(1, 2, 0, 3).flatten(2)
-
-
-def _padded(layer: nn.Conv2d, x: Tensor) -> tuple[Tensor, tuple[int, ...]]:
-    if layer.padding_mode == "zeros" and not isinstance(layer.padding, str):
-        return x, tuple(layer.padding)
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    # PyTorch's own record of the amounts, from the last axis backwards.
-    amounts: list[int] = layer._reversed_padding_repeated_twice  # pyright: ignore[reportPrivateUsage]
-    return functional.pad(x, amounts, mode=mode), (0, 0)
-
-
-def _spread(layer: nn.ConvTranspose2d, x: Tensor) -> Tensor:
-    """The input with zeros between its samples, and the margin that makes it a convolution."""
-    rows, columns = layer.stride
-    height, width = ((x.shape[2] - 1) * rows + 1, (x.shape[3] - 1) * columns + 1)
-    spread = x.new_zeros(*x.shape[:2], height, width)
-    spread[:, :, ::rows, ::columns] = x
-    margins: list[int] = []
-    for axis in (1, 0):
-        reach = layer.dilation[axis] * (layer.kernel_size[axis] - 1) - int(layer.padding[axis])
-        margins += [reach, reach + layer.output_padding[axis]]
-    return functional.pad(spread, margins)

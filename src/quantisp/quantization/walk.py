@@ -15,15 +15,16 @@ from quantisp.quantization.affine import QuantizedWeight, weight_scale
 from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import Layer, find_layers
+from quantisp.quantization.matrices import as_matrix, from_matrix
 from quantisp.quantization.methods import CALIBRATED, LOOKS_AT_CURVATURE, METHODS
 from quantisp.quantization.network import RoundedNetwork
 from quantisp.quantization.plan import LayerPlan
 from quantisp.quantization.statistics import (
     FloatInputs,
-    as_matrix,
+    LayerStatistics,
     count_calls,
     first_inputs,
-    from_matrix,
+    joint_statistics,
     layer_statistics,
 )
 
@@ -36,6 +37,8 @@ def walk(
     calibration: Sequence[Float[Tensor, "_ _ _ _"]],
     on_layer: Callable[[int, int], None] | None = None,
     curvatures: Mapping[str, Tensor] | None = None,
+    *,
+    apart: bool = False,
 ) -> RoundedNetwork:
     """Quantize layer by layer, in the order in which the network uses them.
 
@@ -46,6 +49,7 @@ def walk(
         on_layer: called with the number of layers done, and of all.
         curvatures: of the layers whose methods look at them; None measures them, which takes half a
             minute.
+        apart: layers are not told of each other's rounding, which takes a fraction of the time.
 
     Raises:
         ModelError: a weight is not float32 or not finite, or a layer is not used by the inputs.
@@ -65,7 +69,9 @@ def walk(
     felt = [name for name in calls if resolved[name].method in LOOKS_AT_CURVATURE]
     if curvatures is None:
         curvatures = output_curvatures(reference, felt, calibration) if felt else {}
-    float_inputs = FloatInputs(reference, first_inputs(calibration), calls)
+    inputs = first_inputs(calibration)
+    float_inputs = FloatInputs(reference, inputs, calls)
+    known = joint_statistics(network, reference, list(calls), inputs) if apart and calls else {}
     weights: dict[str, QuantizedWeight] = {}
     done: dict[int, str] = {}
     for count, name in enumerate(names, start=1):
@@ -78,6 +84,7 @@ def walk(
         walked = _Stop(
             name=name,
             plan=resolved[name],
+            statistics=known.pop(name, None),
             curvature=curvatures[name] if name in felt else None,
         )
         weight, bias = _rounded(layer, walked, planned[name], network, float_inputs)
@@ -98,10 +105,11 @@ def walk(
 
 @dataclass(frozen=True, kw_only=True)
 class _Stop:
-    """A layer on the way, and its curvature for who looks at it."""
+    """A layer on the way, its statistics if they are known, its curvature for who looks at it."""
 
     name: str
     plan: LayerPlan
+    statistics: LayerStatistics | None
     curvature: Tensor | None
 
 
@@ -125,7 +133,7 @@ def _rounded(
             return _by_weight(layer, weight, int_format, plan, axis), None
         # Refuses weights that are not finite.
         weight_scale(weight, int_format)
-        statistics = layer_statistics(network, stop.name, float_inputs)
+        statistics = stop.statistics or layer_statistics(network, stop.name, float_inputs)
         statistics = replace(statistics, curvature=stop.curvature)
         method = CALIBRATED[plan.method]
         return method(layer.module, weight, int_format, plan.rounding, axis, statistics)

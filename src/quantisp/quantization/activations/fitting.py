@@ -21,8 +21,8 @@ from quantisp.quantization.activations.weight_steps import WeightStep
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.graph.nodes import ConvTranspose, Linear, Node
+from quantisp.quantization.matrices import as_matrix, from_matrix, input_columns
 from quantisp.quantization.methods.gptq import damped
-from quantisp.quantization.statistics import as_matrix, from_matrix, input_columns
 
 __all__ = ["FittedWeight", "fit_weight"]
 

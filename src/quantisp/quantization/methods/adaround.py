@@ -15,11 +15,12 @@ from torch import Tensor, nn
 
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.matrices import as_matrix
 from quantisp.quantization.methods.gptq import as_weight
 from quantisp.quantization.methods.mse import minimise_squared_error
 from quantisp.quantization.methods.quantease import target_weight
 from quantisp.quantization.rounding import Rounding
-from quantisp.quantization.statistics import LayerStatistics, as_matrix
+from quantisp.quantization.statistics import LayerStatistics
 
 __all__ = ["SoftCodes", "round_adaptively"]
 

@@ -66,6 +66,10 @@ def equalize(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> nn.Modul
 def find_pairs(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> list[Pair]:
     """The layers among ``names`` that follow each other, in no more than one pair on each side."""
     given, taken = _seen(model, inputs, names)
+    # What a pair's scales change, they change for each input.
+    one = beside(model, inputs[:1])
+    with torch.no_grad():
+        wanted = model(one)
     pairs: list[Pair] = []
     for second, x in taken.items():
         for first, y in given.items():
@@ -73,7 +77,7 @@ def find_pairs(model: nn.Module, inputs: Tensor, names: Sequence[str]) -> list[P
             follows = y.shape == x.shape and (torch.equal(y, x) or torch.equal(y.relu(), x))
             if alone and first != second and follows:
                 pair = Pair(first=first, second=second)
-                if _is_free(model, inputs, pair):
+                if _is_free(model, one, wanted, pair):
                     pairs.append(pair)
                     break
     return pairs
@@ -96,16 +100,17 @@ def _seen(
     return given, {name: call.taken for name, call in once.items() if call.taken is not None}
 
 
-def _is_free(model: nn.Module, inputs: Tensor, pair: Pair) -> bool:
+def _is_free(model: nn.Module, inputs: Tensor, wanted: Tensor, pair: Pair) -> bool:
     """Whether both can be scaled and the network's output stays; by powers of two: exactly."""
-    changed = copy.deepcopy(model)
-    rows = changed.get_submodule(pair.first).get_parameter("weight").shape[0]
+    rows = model.get_submodule(pair.first).get_parameter("weight").shape[0]
     scale = torch.where(torch.arange(rows) % 2 == 0, 2.0, 0.5)
-    _scale(changed, pair, scale)
-    inputs = beside(model, inputs)
-    with torch.no_grad():
-        before, after = model(inputs), changed(inputs)
-    return torch.allclose(before, after, rtol=1e-5, atol=1e-6 * float(before.abs().max()))
+    _scale(model, pair, scale)
+    try:
+        with torch.no_grad():
+            found = model(inputs)
+    finally:
+        _scale(model, pair, 1.0 / scale)
+    return torch.allclose(wanted, found, rtol=1e-5, atol=1e-6 * float(wanted.abs().max()))
 
 
 def _scale(model: nn.Module, pair: Pair, scale: Tensor) -> None:

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
+from quantisp.quantization.matrices import as_matrix, from_matrix
 from quantisp.quantization.rounding import Rounding, round_tensor
-from quantisp.quantization.statistics import LayerStatistics, as_matrix, from_matrix
+from quantisp.quantization.statistics import LayerStatistics
 
 __all__ = ["BLOCK", "as_weight", "gptq", "output_error", "round_by_gptq"]
 

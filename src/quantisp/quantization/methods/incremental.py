@@ -38,11 +38,12 @@ from quantisp.quantization.layers import bias_of, find_layers
 from quantisp.quantization.natural import Metric, WhitenedMuon, metrics_of
 from quantisp.quantization.network import NetworkTask, RoundedNetwork, squared_errors
 from quantisp.quantization.stages import ends_of, method_of, stages_of
-from quantisp.quantization.statistics import first_inputs
+from quantisp.quantization.statistics import LayerStatistics, first_inputs, float_statistics
 
 __all__ = ["round_incrementally", "rounded_incrementally"]
 
-# Of all stages together; in the last one every layer is rounded, and scales and biases are left.
+# Of all stages together, if nobody wants other; in the last one every layer is rounded, and scales
+# and biases are left.
 STEPS = 900
 # Mixtures in one step.
 BATCH = 2
@@ -52,12 +53,17 @@ CODE_RATE, BIAS_RATE, SCALE_RATE = 0.005, 0.01, 5e-4
 
 def round_incrementally(task: NetworkTask) -> RoundedNetwork:
     """Round a network; the argument is ``NetworkMethod``'s."""
-    curvatures = output_curvatures(task.model, task.owners(), task.inputs)
-    return rounded_incrementally(task, task.model, curvatures)
+    moments = float_statistics(task.model, task.owners(), first_inputs(task.inputs))
+    curvatures = output_curvatures(task.model, task.owners(), task.inputs, moments)
+    return rounded_incrementally(task, task.model, curvatures, moments)
 
 
 def rounded_incrementally(
-    task: NetworkTask, base: nn.Module, curvatures: Mapping[str, Tensor]
+    task: NetworkTask,
+    base: nn.Module,
+    curvatures: Mapping[str, Tensor],
+    moments: Mapping[str, LayerStatistics],
+    steps: int = STEPS,
 ) -> RoundedNetwork:
     """The same, from a network that gives what ``task.model`` gives by other weights.
 
@@ -65,6 +71,8 @@ def rounded_incrementally(
         task: what is to be rounded.
         base: that network; it is not changed.
         curvatures: of its layers (:func:`quantisp.quantization.curvature.output_curvatures`).
+        moments: of its layers' inputs.
+        steps: of all stages together.
 
     Raises:
         RunError: the outputs are not finite.
@@ -82,15 +90,18 @@ def rounded_incrementally(
     descent = _Descent(
         task,
         network,
-        metrics_of(base, curvatures, first_inputs(task.inputs)),
+        metrics_of(curvatures, moments),
         harmless(task.model, stages, errors, task.inputs),
     )
-    for layers, end in zip(stages, ends_of(STEPS, stages), strict=True):
+    for layers, end in zip(stages, ends_of(steps, stages), strict=True):
         method = method_of(floats, layers)
-        walked = task.round_by(descent.network(), method, task.inputs, _ignore, layers, curvatures)
+        # What they do to each other is made up for by what follows.
+        walked = task.round_by(
+            descent.network(), method, task.inputs, _ignore, layers, curvatures, apart=True
+        )
         descent.freeze({name: walked.weights[name] for name in layers})
         descent.correct({name: bias_of(walked.network.get_submodule(name)) for name in layers})
-        descent.run(end - descent.steps)
+        descent.run(end - descent.steps, steps)
     return start.with_weights(descent.weights(), descent.biases())
 
 
@@ -159,8 +170,8 @@ class _Descent:
             if value is not None:
                 self.bias[name].copy_(value)
 
-    def run(self, steps: int) -> None:
-        """Descend, with a rate that falls to nothing.
+    def run(self, steps: int, of_all: int) -> None:
+        """Descend, with a rate that falls to nothing; report how many of all steps are done.
 
         Raises:
             RunError: the outputs are not finite.
@@ -186,7 +197,7 @@ class _Descent:
             for optimizer in optimizers:
                 optimizer.step()
             self.steps += 1
-            self.task.report(self.steps, STEPS)
+            self.task.report(self.steps, of_all)
 
     def weights(self) -> dict[str, QuantizedWeight]:
         """Codes and scales of the layers that are rounded."""

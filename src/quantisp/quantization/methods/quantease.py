@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import bias_of
+from quantisp.quantization.matrices import as_matrix
 from quantisp.quantization.methods.gptq import (
     BLOCK,
     Gram,
@@ -32,7 +33,7 @@ from quantisp.quantization.methods.gptq import (
     output_error,
 )
 from quantisp.quantization.rounding import Rounding, round_tensor
-from quantisp.quantization.statistics import LayerStatistics, as_matrix
+from quantisp.quantization.statistics import LayerStatistics
 
 __all__ = [
     "corrected_bias",
@@ -115,6 +116,7 @@ def improved(
     rounding: Rounding,
     *,
     shared: bool,
+    sweeps: int = SWEEPS,
 ) -> tuple[Matrix, Scales]:
     """Codes and scales after sweeps over all codes, each moved to where the error is least.
 
@@ -125,9 +127,10 @@ def improved(
         int_format: the codes that there are.
         rounding: what becomes of a value in the middle between two codes.
         shared: one scale for everything, instead of one a row.
+        sweeps: no more than so many.
     """
     error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
-    for _ in range(SWEEPS):
+    for _ in range(sweeps):
         new_scale = _refitted(target, codes, scale, gram, shared=shared)
         new_codes = _sweep(target, gram, codes, new_scale, int_format, rounding)
         new_error = output_error(target, new_codes * new_scale[:, :, None], gram, shared=shared)

@@ -38,6 +38,8 @@ __all__ = ["round_by_yaqa"]
 DAMPING = 0.1
 # Codes, and scales that fit them.
 ROUNDS = 2
+# Of QuantEase, to begin with: more change hardly anything.
+SWEEPS = 2
 
 Rows = Float[Tensor, "rows k"]
 Gram = Float[Tensor, "k k"]
@@ -66,7 +68,9 @@ def round_by_yaqa(
     shared = axis is None
     target = target_weight(layer, weight, seen)
     codes, scale = gptq(target, seen.gram, int_format, rounding, shared=shared)
-    codes, scale = improved(target, seen.gram, codes, scale, int_format, rounding, shared=shared)
+    codes, scale = improved(
+        target, seen.gram, codes, scale, int_format, rounding, shared=shared, sweeps=SWEEPS
+    )
     curvature = damped(statistics.curvature, DAMPING)
     groups = zip(target, damped(seen.gram), curvature, codes, scale, strict=True)
     found = [_solve(*group, int_format, rounding, shared=shared) for group in groups]
