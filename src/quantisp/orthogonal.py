@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["orthogonal", "unit"]
+__all__ = ["inverse_root", "orthogonal"]
 
 # Muon's own iteration: five rounds of an odd polynomial, which brings singular values near 1.
 COEFFICIENTS, ROUNDS = (3.4445, -4.7750, 2.0315), 5
@@ -17,27 +17,34 @@ LEAST = torch.finfo(torch.float32).tiny
 
 
 def orthogonal(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
-    """Nearly the nearest orthogonal ones: singular values between about 0.7 and 1.2.
+    """Nearly the nearest orthogonal ones: singular values between about 0.7 and 1.2."""
+    is_tall = matrices.shape[-2] > matrices.shape[-1]
+    x = matrices.mT if is_tall else matrices
+    # Beforehand, too, so that squares are neither lost nor infinite.
+    norm = torch.linalg.matrix_norm(x.float(), keepdim=True).clamp(min=LEAST)
+    x = x / norm.to(x.dtype)
+    x = inverse_root(x.float() @ x.float().mT).to(x.dtype) @ x
+    return x.mT if is_tall else x
 
-    The polynomials are those of X X^T, which is small where X is wide, and their product is found
-    there, in float32; so X itself is multiplied twice, however many rounds there are.
+
+def inverse_root(squares: Float[Tensor, "*stack n n"]) -> Float[Tensor, "*stack n n"]:
+    """What makes X nearly orthogonal if X is multiplied by it from the left.
+
+    The polynomials of Muon's iteration are those of X X^T, which is small where X is wide, and
+    their product is found there; so X itself is multiplied twice, however many rounds there are.
+
+    Args:
+        squares: X X^T, in float32. X may be of any size; where it is zero, so is what is made of it.
     """
     first, third, fifth = COEFFICIENTS
-    is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = unit(matrices.mT if is_tall else matrices)
-    square = x.float() @ x.float().mT
-    whole = torch.eye(square.shape[-1], device=square.device)
+    # The square of X's norm.
+    size = squares.diagonal(dim1=-2, dim2=-1).sum(-1)[..., None, None].clamp(min=LEAST)
+    square = squares / size
+    whole = size.rsqrt() * torch.eye(square.shape[-1], device=square.device)
     for round_number in range(1, ROUNDS + 1):
         factor = (fifth * square @ square).add_(square, alpha=third)
         factor.diagonal(dim1=-2, dim2=-1).add_(first)
         whole = factor @ whole
         if round_number < ROUNDS:
             square = factor @ square @ factor
-    x = whole.to(x.dtype) @ x
-    return x.mT if is_tall else x
-
-
-def unit(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
-    """Of norm 1; zeros stay."""
-    norm = torch.linalg.matrix_norm(matrices.float(), keepdim=True).clamp(min=LEAST)
-    return matrices / norm.to(matrices.dtype)
+    return whole

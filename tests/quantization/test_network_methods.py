@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from collections import Counter
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from quantisp.errors import PlanError
 from quantisp.quantization import IntFormat, LayerPlan, Plan, QuantizedModel, quantize
-from quantisp.quantization.methods import adaround
+from quantisp.quantization.methods import adaround, incremental
 from quantisp.quantization.methods.adaround import SoftCodes, round_adaptively
 from quantisp.quantization.methods.brecq import find_blocks
 from quantisp.quantization.methods.equalization import Pair, equalize, find_pairs
@@ -128,6 +129,22 @@ def test_inputs_of_several_sizes_are_only_mixed_with_their_own(
     unseen = [x.flip(2) for x in inputs]
     nearest = error_of(rounded(residual, "mse", None), residual, unseen)
     assert error_of(found, residual, unseen) < 0.3 * nearest
+
+
+@pytest.mark.unit
+def test_the_float_network_is_run_once_for_two_steps(
+    residual: nn.Module, inputs: list[Tensor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(incremental, "STEPS", 20)
+    calls: Counter[bool] = Counter()
+
+    def count(_network: nn.Module, given: tuple[Tensor], _output: Tensor) -> None:
+        if len(given[0]) == incremental.BATCH:
+            calls[torch.is_grad_enabled()] += 1
+
+    residual.register_forward_hook(count)
+    rounded(residual, "incremental", inputs)
+    assert calls == {True: 20, False: 10}
 
 
 @pytest.mark.unit

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.machine import multiplies_bfloat16
-from quantisp.orthogonal import orthogonal, unit
+from quantisp.orthogonal import inverse_root
 from quantisp.quantization.matrices import as_matrix, from_matrix
 from quantisp.quantization.methods.gptq import damped
 from quantisp.quantization.statistics import LayerStatistics
@@ -107,31 +107,23 @@ class WhitenedMuon(torch.optim.Optimizer):
             values = [value for value in group["params"] if value.grad is not None]
             if not values:
                 continue
-            outputs, inputs = self._metrics(index, values)
-            steps = torch.stack([self._ahead(value) for value in values])
-            # Gradients may be of any size, and are not what counts.
-            steps = unit(steps).to(inputs.dtype)
-            steps = (outputs.mT @ orthogonal(outputs @ steps @ inputs.mT) @ inputs).float()
+            steps = self._stack(index, values).white(
+                torch.stack([self._ahead(value) for value in values])
+            )
             sizes = steps.square().mean(dim=(1, 2, 3)).sqrt().clamp(min=LEAST)
             for value, step, size in zip(values, steps, sizes.tolist(), strict=True):
                 layer, _, rate = self._of[value]
                 value.sub_(from_matrix(layer, step, value), alpha=group["lr"] * rate / size)
 
-    def _metrics(self, index: int, values: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Of these weights of one group: the factors of outputs, and of inputs."""
+    def _stack(self, index: int, values: list[Tensor]) -> _Stack:
+        """Of these weights of one group."""
         names = tuple(map(id, values))
         kept = self._stacks[index]
         if kept is None or kept.of != names:
-            device = values[0].device
-            # As Muon itself: a direction needs no more digits.
-            dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
             metrics = [self._of[value][1] for value in values]
-            outputs, inputs = (
-                torch.stack(factors).to(device, dtype)
-                for factors in ([m.outputs for m in metrics], [m.inputs for m in metrics])
-            )
-            kept = self._stacks[index] = _Stack(of=names, outputs=outputs, inputs=inputs)
-        return kept.outputs, kept.inputs
+            kept = _Stack.of_metrics(names, metrics, values[0].device)
+            self._stacks[index] = kept
+        return kept
 
     def _ahead(self, value: Tensor) -> Float[Tensor, "groups rows k"]:
         """The gradient with Nesterov's momentum."""
@@ -143,8 +135,45 @@ class WhitenedMuon(torch.optim.Optimizer):
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Stack:
-    """The metrics of weights of one shape."""
+    """The metrics of weights of one shape, of which one side is the short one.
+
+    Args:
+        of: the weights, by their identity.
+        is_tall: whether it is the inputs that are fewer.
+        short: the factors of the short side.
+        long: the squares F^T F of those of the other.
+    """
 
     of: tuple[int, ...]
-    outputs: Float[Tensor, "stack groups rows rows"]
-    inputs: Float[Tensor, "stack groups k k"]
+    is_tall: bool
+    short: Float[Tensor, "stack groups n n"]
+    long: Float[Tensor, "stack groups m m"]
+
+    @staticmethod
+    def of_metrics(of: tuple[int, ...], metrics: Sequence[Metric], device: torch.device) -> _Stack:
+        outputs, inputs = (
+            torch.stack(factors).to(device)
+            for factors in ([m.outputs for m in metrics], [m.inputs for m in metrics])
+        )
+        is_tall = outputs.shape[-1] > inputs.shape[-1]
+        short, long = (inputs, outputs) if is_tall else (outputs, inputs)
+        # As Muon itself: a direction needs no more digits.
+        dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
+        return _Stack(of=of, is_tall=is_tall, short=short, long=(long.mT @ long).to(dtype))
+
+    def white(
+        self, steps: Float[Tensor, "stack groups rows k"]
+    ) -> Float[Tensor, "stack groups rows k"]:
+        """O^T orthogonal(O S I^T) I, of gradients S, with the factors O and I.
+
+        With X for O S I^T, that is O^T f(X X^T) O (S I^T I), where f is what makes X orthogonal:
+        so there is one product alone with a large matrix.
+        """
+        steps = steps.mT if self.is_tall else steps
+        # Gradients may be of any size, and are not what counts.
+        norm = torch.linalg.matrix_norm(steps, keepdim=True).clamp(min=LEAST)
+        steps = steps / norm
+        ahead = (steps.to(self.long.dtype) @ self.long).float()
+        square = self.short @ (ahead @ steps.mT) @ self.short.mT
+        steps = self.short.mT @ inverse_root(square) @ self.short @ ahead
+        return steps.mT if self.is_tall else steps

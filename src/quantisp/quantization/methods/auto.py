@@ -32,8 +32,6 @@ UNSEEN = 2.5e-7
 # A tenth of that.
 NOTHING = 2.5e-8
 SLOW = ("incremental", "bias correction")
-# Of incremental rounding, which by itself takes half as many again, and gains some percent by it.
-STEPS = 600
 # Of the time that all steps take together.
 SHARES = {
     "equalization": 0.02,
@@ -79,7 +77,7 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
         "yaqa": lambda part: part.round_by(
             base, "yaqa", part.inputs, part.report, curvatures=felt()[0]
         ),
-        "incremental": lambda part: rounded_incrementally(part, base, *felt(), STEPS),
+        "incremental": lambda part: rounded_incrementally(part, base, *felt()),
         "bias correction": lambda part: corrected(part, best),
     }
     waiting = list(steps)

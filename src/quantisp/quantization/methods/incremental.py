@@ -8,7 +8,8 @@ reach it or nothing comes after it, the many insensitive layers can; they are ro
 hardly anything is lost.
 
 The descent sees mixtures of two inputs each, for which the float network gives outputs as well as
-for any other input: few pictures make many.
+for any other input: few pictures make many. Each is seen twice in the mean, for its output is known
+then.
 
 Sources: Zhou et al., "Incremental network quantization", ICLR 2017 (a part is rounded, the rest
 makes up for it, over and over; theirs are weights by magnitude, with labels); Li et al., "BRECQ",
@@ -23,6 +24,7 @@ from __future__ import annotations
 
 import copy
 import math
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 
 import torch
@@ -42,11 +44,14 @@ from quantisp.quantization.statistics import LayerStatistics, first_inputs, floa
 
 __all__ = ["round_incrementally", "rounded_incrementally"]
 
-# Of all stages together, if nobody wants other; in the last one every layer is rounded, and scales
-# and biases are left.
+# Of all stages together; in the last one every layer is rounded, and scales and biases are left.
 STEPS = 900
 # Mixtures in one step.
 BATCH = 2
+# So often a mixture is seen, in the mean: the float network has to be run once for it.
+SEEN = 2
+# Seen again are mixtures of so many steps, the latest with new ones.
+KEPT = 64
 # Steps of weights and biases in codes of their layer, and of the logarithm of scales.
 CODE_RATE, BIAS_RATE, SCALE_RATE = 0.005, 0.01, 5e-4
 
@@ -63,7 +68,6 @@ def rounded_incrementally(
     base: nn.Module,
     curvatures: Mapping[str, Tensor],
     moments: Mapping[str, LayerStatistics],
-    steps: int = STEPS,
 ) -> RoundedNetwork:
     """The same, from a network that gives what ``task.model`` gives by other weights.
 
@@ -72,7 +76,6 @@ def rounded_incrementally(
         base: that network; it is not changed.
         curvatures: of its layers (:func:`quantisp.quantization.curvature.output_curvatures`).
         moments: of its layers' inputs.
-        steps: of all stages together.
 
     Raises:
         RunError: the outputs are not finite.
@@ -93,7 +96,7 @@ def rounded_incrementally(
         metrics_of(curvatures, moments),
         harmless(task.model, stages, errors, task.inputs),
     )
-    for layers, end in zip(stages, ends_of(steps, stages), strict=True):
+    for layers, end in zip(stages, ends_of(STEPS, stages), strict=True):
         method = method_of(floats, layers)
         # What they do to each other is made up for by what follows.
         walked = task.round_by(
@@ -101,7 +104,7 @@ def rounded_incrementally(
         )
         descent.freeze({name: walked.weights[name] for name in layers})
         descent.correct({name: bias_of(walked.network.get_submodule(name)) for name in layers})
-        descent.run(end - descent.steps, steps)
+        descent.run(end - descent.steps, STEPS)
     return start.with_weights(descent.weights(), descent.biases())
 
 
@@ -147,6 +150,7 @@ class _Descent:
         for x in task.inputs:
             self.inputs.setdefault(x.shape[1:], []).extend(x.to(device).split(1))
         self.draw = torch.Generator().manual_seed(task.seed)
+        self.seen: deque[tuple[Tensor, Tensor]] = deque(maxlen=KEPT)
 
     def network(self) -> nn.Module:
         """A copy with all weights and biases as they are now."""
@@ -237,7 +241,12 @@ class _Descent:
         return found
 
     def _batch(self) -> tuple[Tensor, Tensor]:
-        """Mixtures of inputs of one size, and the float network's outputs for them."""
+        """Mixtures of inputs of one size, and the float network's outputs for them.
+
+        They are new in one of ``SEEN`` steps, and else some that were seen of late.
+        """
+        if self.steps % SEEN and self.seen:
+            return self.seen[int(torch.randint(len(self.seen), (), generator=self.draw))]
         alike = list(self.inputs.values())
         sizes = torch.tensor([float(len(inputs)) for inputs in alike])
         chosen = alike[int(torch.multinomial(sizes, 1, generator=self.draw))]
@@ -248,7 +257,8 @@ class _Descent:
             mixed.append(share * chosen[one] + (1.0 - share) * chosen[other])
         inputs = torch.cat(mixed)
         with torch.no_grad(), in_bfloat16(self.reference, self.rough):
-            return inputs, self.reference(inputs)
+            self.seen.append((inputs, self.reference(inputs)))
+        return self.seen[-1]
 
 
 class _FreeLayer:
