@@ -34,7 +34,7 @@ def inverse_root(squares: Float[Tensor, "*stack n n"]) -> Float[Tensor, "*stack 
     their product is found there; so X itself is multiplied twice, however many rounds there are.
 
     Args:
-        squares: X X^T, in float32. X may be of any size; where it is zero, so is what is made of it.
+        squares: X X^T, in float32. X may be of any size; zero stays zero.
     """
     first, third, fifth = COEFFICIENTS
     # The square of X's norm.
