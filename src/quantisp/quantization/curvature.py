@@ -18,7 +18,7 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
 import torch
@@ -44,6 +44,7 @@ def output_curvatures(
     names: Sequence[str],
     inputs: Sequence[Float[Tensor, "*_"]],
     moments: Mapping[str, LayerStatistics] | None = None,
+    report: Callable[[int, int], None] | None = None,
 ) -> dict[str, Float[Tensor, "groups rows rows"]]:
     """The factor of each layer's outputs, in float64 on the CPU, but for a common factor.
 
@@ -53,6 +54,7 @@ def output_curvatures(
         inputs: network inputs, at least one.
         moments: of the inputs of these layers in this network, from ``first_inputs``, where they
             are known; None measures them.
+        report: called with the number of gradients found, and of all.
 
     Raises:
         RunError: a gradient is not finite.
@@ -64,7 +66,8 @@ def output_curvatures(
     weights = [layer.get_parameter("weight").requires_grad_() for layer in layers.values()]
     found: dict[str, Tensor] = {}
     draw = torch.Generator().manual_seed(0)
-    for x in itertools.islice(itertools.cycle(_each(inputs)), PROBES):
+    probes = itertools.islice(itertools.cycle(_each(inputs)), PROBES)
+    for done, x in enumerate(probes, start=1):
         with torch.enable_grad():
             output = network(beside(network, x))
             signs = torch.randint(0, 2, output.shape, generator=draw) * 2.0 - 1.0
@@ -78,6 +81,8 @@ def output_curvatures(
             matrix = as_matrix(layer, gradient).cpu()
             seen = (matrix @ inverses[name] @ matrix.mT).double()
             found[name] = found[name] + seen if name in found else seen
+        if report is not None:
+            report(done, PROBES)
     for name, layer in layers.items():
         rows = as_matrix(layer, layer.get_parameter("weight")).shape[:2]
         found.setdefault(name, torch.zeros(*rows, rows[1], dtype=torch.float64))

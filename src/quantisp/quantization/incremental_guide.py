@@ -85,7 +85,7 @@ class IncrementalGuide:
             if entry.weight_bits is not None:
                 owners.setdefault(id(layers[name].weight), name)
         names = list(owners.values())
-        errors = self._rounding.errors_alone(floats, names)
+        errors = self._rounding.errors_alone(floats, names, _ignore)
         self.stages = stages_of(errors, groups=GROUPS)
         self._methods = [method_of(layers, stage) for stage in self.stages]
         moments = float_statistics(floats, names, first_inputs(inputs))

@@ -55,7 +55,9 @@ class LayerwiseRounding:
             tried = {n: e if n in layers else FLOAT for n, e in tried.items()}
         return walk(network, tried, inputs, report, curvatures, apart=apart)
 
-    def errors_alone(self, network: nn.Module, layers: Sequence[str]) -> Mapping[str, float]:
+    def errors_alone(
+        self, network: nn.Module, layers: Sequence[str], report: Report
+    ) -> Mapping[str, float]:
         """As :data:`quantisp.quantization.network.ErrorsAlone`."""
         planned = {layer: replace(self.resolved[layer], method="gptq") for layer in layers}
-        return measure_alone(network, planned, self.calibration[:INPUTS_ALONE])
+        return measure_alone(network, planned, self.calibration[:INPUTS_ALONE], report)

@@ -64,7 +64,7 @@ class RoundedNetwork:
 
 
 Report = Callable[[int, int], None]
-ErrorsAlone = Callable[[nn.Module, Sequence[str]], Mapping[str, float]]
+ErrorsAlone = Callable[[nn.Module, Sequence[str], Report], Mapping[str, float]]
 
 
 @runtime_checkable

@@ -106,6 +106,7 @@ def measure_alone(
     model: nn.Module,
     resolved: Mapping[str, LayerPlan],
     calibration: Sequence[Float[Tensor, "_ _ _ _"]],
+    report: Callable[[int, int], None] | None = None,
 ) -> dict[str, float]:
     """The mean squared error of the output with each layer alone as planned, all others in float.
 
@@ -113,13 +114,19 @@ def measure_alone(
         model: the float network; it is not changed.
         resolved: of each layer to try its plan; by a method of single layers.
         calibration: network inputs, at least one.
+        report: called with the number of layers measured, and of all.
 
     Raises:
         ModelError: a layer that the inputs do not reach.
         RunError: an output is not finite.
     """
     bench = _Bench.of(model, resolved, tuple(resolved), calibration)
-    return {name: bench.error(name, plan.weight_bits) for name, plan in resolved.items()}
+    errors: dict[str, float] = {}
+    for name, plan in resolved.items():
+        errors[name] = bench.error(name, plan.weight_bits)
+        if report is not None:
+            report(len(errors), len(resolved))
+    return errors
 
 
 def held_out(calibration: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:

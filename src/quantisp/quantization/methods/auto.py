@@ -8,7 +8,6 @@ large that YAQA cannot be enough, incremental rounding, which rounds by YAQA, ta
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -19,7 +18,7 @@ from quantisp.errors import RunError
 from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.methods.bias_correction import corrected
 from quantisp.quantization.methods.equalization import equalize
-from quantisp.quantization.methods.incremental import rounded_incrementally
+from quantisp.quantization.methods.incremental import MEASURING, rounded_incrementally
 from quantisp.quantization.network import NetworkTask, RoundedNetwork, output_error
 from quantisp.quantization.statistics import LayerStatistics, first_inputs, float_statistics
 
@@ -36,9 +35,9 @@ SLOW = ("incremental", "bias correction")
 SHARES = {
     "equalization": 0.02,
     "mse": 0.03,
-    "yaqa": 0.2,
-    "incremental": 0.65,
-    "bias correction": 0.1,
+    "yaqa": 0.15,
+    "incremental": 0.75,
+    "bias correction": 0.05,
 }
 # YAQA leaves about a thirtieth of the error of the range by squared error.
 FAR = 100 * UNSEEN
@@ -61,12 +60,15 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
     def error_of(rounded: RoundedNetwork) -> float:
         return output_error(rounded.network, task.model, held_out)
 
-    @functools.cache
-    def felt() -> tuple[Mapping[str, Tensor], Mapping[str, LayerStatistics]]:
+    known: list[tuple[Mapping[str, Tensor], Mapping[str, LayerStatistics]]] = []
+
+    def felt(part: NetworkTask) -> tuple[Mapping[str, Tensor], Mapping[str, LayerStatistics]]:
         """Curvatures and moments in the network that the last steps begin with, known by then."""
-        owners = task.owners()
-        moments = float_statistics(base, owners, first_inputs(task.inputs))
-        return output_curvatures(base, owners, task.inputs, moments), moments
+        if not known:
+            owners, report = task.owners(), part.part(0.0, MEASURING).report
+            moments = float_statistics(base, owners, first_inputs(task.inputs))
+            known.append((output_curvatures(base, owners, task.inputs, moments, report), moments))
+        return known[0]
 
     best = task.round_by(base, "rtn", [], _ignore)
     error = error_of(best)
@@ -75,9 +77,11 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
         "equalization": lambda part: part.round_by(equal, "rtn", [], part.report),
         "mse": lambda part: part.round_by(base, "mse", [], part.report),
         "yaqa": lambda part: part.round_by(
-            base, "yaqa", part.inputs, part.report, curvatures=felt()[0]
+            base, "yaqa", part.inputs, part.part(MEASURING, 1.0).report, curvatures=felt(part)[0]
         ),
-        "incremental": lambda part: rounded_incrementally(part, base, *felt()),
+        "incremental": lambda part: rounded_incrementally(
+            part.part(MEASURING, 1.0), base, *felt(part)
+        ),
         "bias correction": lambda part: corrected(part, best),
     }
     waiting = list(steps)

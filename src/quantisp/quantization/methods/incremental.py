@@ -38,7 +38,12 @@ from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import bias_of, find_layers
 from quantisp.quantization.natural import Metric, WhitenedMuon, metrics_of
-from quantisp.quantization.network import NetworkTask, RoundedNetwork, squared_errors
+from quantisp.quantization.network import (
+    NetworkTask,
+    Report,
+    RoundedNetwork,
+    squared_errors,
+)
 from quantisp.quantization.stages import ends_of, method_of, stages_of
 from quantisp.quantization.statistics import LayerStatistics, first_inputs, float_statistics
 
@@ -52,6 +57,10 @@ BATCH = 2
 SEEN = 2
 # Seen again are mixtures of so many steps, the latest with new ones.
 KEPT = 64
+# In steps, what it takes to tell what one layer does to the output, and to round it.
+TOLD, ROUNDED = 1, 3
+# The share of the time that the curvatures take.
+MEASURING = 0.1
 # Steps of weights and biases in codes of their layer, and of the logarithm of scales.
 CODE_RATE, BIAS_RATE, SCALE_RATE = 0.005, 0.01, 5e-4
 
@@ -59,8 +68,11 @@ CODE_RATE, BIAS_RATE, SCALE_RATE = 0.005, 0.01, 5e-4
 def round_incrementally(task: NetworkTask) -> RoundedNetwork:
     """Round a network; the argument is ``NetworkMethod``'s."""
     moments = float_statistics(task.model, task.owners(), first_inputs(task.inputs))
-    curvatures = output_curvatures(task.model, task.owners(), task.inputs, moments)
-    return rounded_incrementally(task, task.model, curvatures, moments)
+    measuring, rounding = task.part(0.0, MEASURING), task.part(MEASURING, 1.0)
+    curvatures = output_curvatures(
+        task.model, task.owners(), task.inputs, moments, measuring.report
+    )
+    return rounded_incrementally(rounding, task.model, curvatures, moments)
 
 
 def rounded_incrementally(
@@ -88,7 +100,13 @@ def rounded_incrementally(
     with torch.no_grad():
         for name in owners:
             network.get_submodule(name).get_parameter("weight").copy_(floats[name].weight)
-    errors = task.errors_alone(base, owners)
+    everything = STEPS + (TOLD + ROUNDED) * len(owners)
+
+    def part(begin: int, size: int) -> Report:
+        return task.part(begin / everything, (begin + size) / everything).report
+
+    done = TOLD * len(owners)
+    errors = task.errors_alone(base, owners, part(0, done))
     stages = stages_of(errors)
     descent = _Descent(
         task,
@@ -98,18 +116,22 @@ def rounded_incrementally(
     )
     for layers, end in zip(stages, ends_of(STEPS, stages), strict=True):
         method = method_of(floats, layers)
+        report = part(done, ROUNDED * len(layers))
         # What they do to each other is made up for by what follows.
         walked = task.round_by(
-            descent.network(), method, task.inputs, _ignore, layers, curvatures, apart=True
+            descent.network(), method, task.inputs, report, layers, curvatures, apart=True
         )
+        done += ROUNDED * len(layers)
         descent.freeze({name: walked.weights[name] for name in layers})
         descent.correct({name: bias_of(walked.network.get_submodule(name)) for name in layers})
-        descent.run(end - descent.steps, STEPS)
+        steps = end - descent.steps
+        descent.run(steps, part(done, steps))
+        done += steps
     return start.with_weights(descent.weights(), descent.biases())
 
 
 def _ignore(_done: int, _total: int) -> None:
-    """No report: the stages report their steps."""
+    """No report: it takes a moment."""
 
 
 class _Descent:
@@ -174,8 +196,8 @@ class _Descent:
             if value is not None:
                 self.bias[name].copy_(value)
 
-    def run(self, steps: int, of_all: int) -> None:
-        """Descend, with a rate that falls to nothing; report how many of all steps are done.
+    def run(self, steps: int, report: Report) -> None:
+        """Descend, with a rate that falls to nothing; report how many of these steps are done.
 
         Raises:
             RunError: the outputs are not finite.
@@ -201,7 +223,7 @@ class _Descent:
             for optimizer in optimizers:
                 optimizer.step()
             self.steps += 1
-            self.task.report(self.steps, of_all)
+            report(step + 1, steps)
 
     def weights(self) -> dict[str, QuantizedWeight]:
         """Codes and scales of the layers that are rounded."""
