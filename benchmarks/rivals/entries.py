@@ -130,6 +130,8 @@ ENTRIES: tuple[Entry, ...] = (
     _brevitas("learned-round", iterations=_LEARNED_ROUND),
     _mct("ptq"),
     _mct("gptq", iterations=_EPOCHS),
+    # Without what takes an hour of one core before its first step.
+    _mct("gptq-plain", iterations=_EPOCHS),
     # At a mean of 8 bits there is nothing to mix, for its targets have none wider.
     _mct("mixed", formats=("W4", "W6")),
     _mct("mixed-gptq", formats=("W4", "W6"), iterations=_EPOCHS),

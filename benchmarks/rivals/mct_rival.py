@@ -26,7 +26,8 @@ def measure_mct(task: Task, variant: str) -> Outcome:
 
     Args:
         task: what to quantize; with ``mixed``, its ``weight_bits`` are the mean over all weights.
-        variant: ``ptq``, ``gptq`` (its gradient-based one), ``mixed``, or ``mixed-gptq``.
+        variant: ``ptq``, ``gptq`` (its gradient-based one), ``gptq-plain`` (the same without scores
+            by the Hessian), ``mixed``, or ``mixed-gptq``.
     """
     declare_torchvision_operators()
     import model_compression_toolkit as mct
@@ -49,15 +50,21 @@ def measure_mct(task: Task, variant: str) -> Outcome:
         "core_config": config,
         "target_platform_capabilities": capabilities,
     }
-    if variant.endswith("gptq"):
-        learning = mct.gptq.get_pytorch_gptq_config(n_epochs=task.iterations)
+    learns, scored = "gptq" in variant, variant != "gptq-plain"
+    if learns:
+        learning = mct.gptq.get_pytorch_gptq_config(
+            n_epochs=task.iterations,
+            use_hessian_based_weights=scored,
+            use_hessian_sample_attention=scored,
+        )
         learn = mct.gptq.pytorch_gradient_post_training_quantization
         model, _ = learn(OneInput(task.twin()), gptq_config=learning, **asked)
     else:
         model, _ = mct.ptq.pytorch_post_training_quantization(OneInput(task.twin()), **asked)
     weights, bits = _weights(model, task)
     settings = f"{variant}, symmetric, per channel, MSE ranges, bias correction"
-    settings += f", {task.iterations} epochs, sample attention" if variant.endswith("gptq") else ""
+    settings += f", {task.iterations} epochs" if learns else ""
+    settings += ", sample attention" if learns and scored else ""
     notes: dict[str, str | float] = {}
     if mixed:
         settings += f", widths {', '.join(map(str, CANDIDATE_BITS))}, mean {task.weight_bits} bits"
