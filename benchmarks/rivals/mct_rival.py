@@ -52,6 +52,8 @@ def measure_mct(task: Task, variant: str) -> Outcome:
     }
     learns, scored = "gptq" in variant, variant != "gptq-plain"
     if learns:
+        # Its loader's workers get a generator that cannot be pickled.
+        torch.multiprocessing.set_start_method("fork", force=True)
         learning = mct.gptq.get_pytorch_gptq_config(
             n_epochs=task.iterations,
             use_hessian_based_weights=scored,
