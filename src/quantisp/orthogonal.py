@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["inverse_root", "orthogonal"]
+__all__ = ["inverse_root", "orthogonal", "unit"]
 
 # Muon's own iteration: five rounds of an odd polynomial, which brings singular values near 1.
 COEFFICIENTS, ROUNDS = (3.4445, -4.7750, 2.0315), 5
@@ -19,10 +19,8 @@ LEAST = torch.finfo(torch.float32).tiny
 def orthogonal(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
     """Nearly the nearest orthogonal ones: singular values between about 0.7 and 1.2."""
     is_tall = matrices.shape[-2] > matrices.shape[-1]
-    x = matrices.mT if is_tall else matrices
     # Beforehand, too, so that squares are neither lost nor infinite.
-    norm = torch.linalg.matrix_norm(x.float(), keepdim=True).clamp(min=LEAST)
-    x = x / norm.to(x.dtype)
+    x = unit(matrices.mT if is_tall else matrices)
     x = inverse_root(x.float() @ x.float().mT).to(x.dtype) @ x
     return x.mT if is_tall else x
 
@@ -48,3 +46,9 @@ def inverse_root(squares: Float[Tensor, "*stack n n"]) -> Float[Tensor, "*stack 
         if round_number < ROUNDS:
             square = factor @ square @ factor
     return whole
+
+
+def unit(matrices: Float[Tensor, "*stack rows k"]) -> Float[Tensor, "*stack rows k"]:
+    """Of norm 1; zeros stay."""
+    norm = torch.linalg.matrix_norm(matrices.float(), keepdim=True).clamp(min=LEAST)
+    return matrices / norm.to(matrices.dtype)

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.machine import multiplies_bfloat16
-from quantisp.orthogonal import inverse_root
+from quantisp.orthogonal import inverse_root, unit
 from quantisp.quantization.matrices import as_matrix, from_matrix
 from quantisp.quantization.methods.gptq import damped
 from quantisp.quantization.statistics import LayerStatistics
@@ -169,10 +169,8 @@ class _Stack:
         With X for O S I^T, that is O^T f(X X^T) O (S I^T I), where f is what makes X orthogonal:
         so there is one product alone with a large matrix.
         """
-        steps = steps.mT if self.is_tall else steps
         # Gradients may be of any size, and are not what counts.
-        norm = torch.linalg.matrix_norm(steps, keepdim=True).clamp(min=LEAST)
-        steps = steps / norm
+        steps = unit(steps.mT if self.is_tall else steps)
         ahead = (steps.to(self.long.dtype) @ self.long).float()
         square = self.short @ (ahead @ steps.mT) @ self.short.mT
         steps = self.short.mT @ inverse_root(square) @ self.short @ ahead
