@@ -220,12 +220,13 @@ def begin_fine_tuning(
             f"expected the network and plan of the run, {kept} was rounded from or by another: "
             "give the same settings and --init, or choose another --out"
         )
-    floats = folding.network if incremental else None
-    trainable = TrainableModel(start, tuning.form, floats=floats)
-    guide = None
+    guide = floats = None
     if incremental:
         teacher = copy.deepcopy(folding.network).to(workers.device).eval()
         guide = IncrementalGuide(teacher, tuning.plan, inputs or [], in_float32=in_float32)
+        floats = copy.deepcopy(guide.begins_with).cpu()
+    trainable = TrainableModel(start, tuning.form, floats=floats)
+    if guide is not None:
         trainable.bfloat16_layers = guide.bfloat16_layers
         if guide.bfloat16_layers:
             log.info("in bfloat16 while it is trained: %d layers", len(guide.bfloat16_layers))

@@ -92,7 +92,7 @@ def test_codes_stay_while_all_else_moves(floats: nn.Module) -> None:
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     for step in range(3):
         optimizer.zero_grad()
-        guide.errors(inputs(step), model(inputs(step))).log().mean().backward()
+        guide.errors(inputs(step), model(inputs(step)), step).log().mean().backward()
         optimizer.step()
     moved = {
         name
@@ -128,7 +128,7 @@ def test_what_is_in_float_makes_up_for_what_is_rounded(floats: nn.Module) -> Non
     for step in range(300):
         guide.lead(model, step / 300)
         optimizer.zero_grad()
-        guide.errors(inputs(step), model(inputs(step))).log().mean().backward()
+        guide.errors(inputs(step), model(inputs(step)), step).log().mean().backward()
         optimizer.step()
     plan = Plan.uniform(weight_bits=3, method="quantease", granularity="channel")
     plain = quantize(floats, plan, [inputs(seed) for seed in range(3)])
@@ -226,7 +226,7 @@ def test_it_stays_in_evaluation_mode(floats: nn.Module) -> None:
 def test_errors_are_those_from_the_float_network(floats: nn.Module) -> None:
     guide = guide_of(floats)
     given = inputs(5)
-    found = guide.errors(given, floats(given) + 0.1)
+    found = guide.errors(given, floats(given) + 0.1, 0)
     torch.testing.assert_close(found, torch.full((4,), 0.01))
 
 
@@ -259,7 +259,7 @@ def test_each_layer_in_float_moves_by_the_metric_of_the_output(floats: nn.Module
     guide.lead(model, 0.0)
     (first,) = guide.stages[0]
     before = copy.deepcopy(model)
-    guide.errors(inputs(), model(inputs()) + 0.1).log().mean().backward()
+    guide.errors(inputs(), model(inputs()) + 0.1, 0).log().mean().backward()
     for group in optimizer.param_groups:
         group["lr"] = 0.01
     optimizer.step()
@@ -292,7 +292,7 @@ def test_the_log_tells_how_near_it_was(floats: nn.Module, caplog: pytest.LogCapt
     guide, model = guide_of(floats), begun(floats)
     with caplog.at_level("INFO"):
         guide.lead(model, 0.0)
-        guide.errors(inputs(), floats(inputs()) + 0.01)
+        guide.errors(inputs(), floats(inputs()) + 0.01, 0)
         guide.lead(model, 1.0)
     assert "dB" not in caplog.messages[0]
     assert "(40.0 dB to the float network before)" in caplog.messages[1]

@@ -1,7 +1,10 @@
 """Incremental fine-tuning: layers are rounded in turn, and what is in float makes up for them.
 
 As the method of the same name (:mod:`quantisp.quantization.methods.incremental`, with its sources),
-in the course of a training run: as many steps as there is time for, on patches that are always new.
+in the course of a training run: as many steps as there is time for, on patches each of which is
+seen twice, since the float network's output for it is known then.
+Ranges are equalized first (:mod:`quantisp.quantization.methods.equalization`), which leaves the
+output as it is, unless activations are what brings the most error.
 Activations are put in integers, too: where they bring more error than all weights together, from
 the first step on, and else for the last two stages, since steps take half as long again, or twice
 as long, with them. It is knowledge distillation: the float network is the teacher, and no ground
@@ -27,6 +30,7 @@ from quantisp.quantization.bfloat16 import harmless, in_bfloat16
 from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.layers import bias_of, find_layers
 from quantisp.quantization.layerwise import LayerwiseRounding
+from quantisp.quantization.methods.equalization import equalize
 from quantisp.quantization.natural import WhitenedMuon, metrics_of
 from quantisp.quantization.network import output_error, squared_errors
 from quantisp.quantization.plan import Plan
@@ -50,6 +54,8 @@ STAGES_JOINED = 2
 INPUTS_COMPARED = 4
 # What one step counts in the error that is told.
 FORGETTING = 0.05
+# Batches that come once, and then once more.
+AGAIN = 64
 
 
 class IncrementalGuide:
@@ -62,6 +68,7 @@ class IncrementalGuide:
         in_float32: train all layers in float32, even on hardware that has bfloat16.
 
     Attributes:
+        begins_with: a network that gives what ``floats`` gives, maybe by other weights.
         stages: the layers that are rounded together, in their order.
         bfloat16_layers: those that may be trained in bfloat16.
     """
@@ -85,14 +92,20 @@ class IncrementalGuide:
             if entry.weight_bits is not None:
                 owners.setdefault(id(layers[name].weight), name)
         names = list(owners.values())
-        errors = self._rounding.errors_alone(floats, names, _ignore)
+        base = equalize(floats, beside(floats, inputs[0]), names)
+        errors = self._rounding.errors_alone(base, names, _ignore)
+        self._joins_first = self._activations_matter_most(math.fsum(errors.values()))
+        if self._joins_first:
+            base = floats
+            errors = self._rounding.errors_alone(base, names, _ignore)
+        self.begins_with = base
         self.stages = stages_of(errors, groups=GROUPS)
         self._methods = [method_of(layers, stage) for stage in self.stages]
-        moments = float_statistics(floats, names, first_inputs(inputs))
-        self._curvatures = output_curvatures(floats, names, inputs, moments)
+        moments = float_statistics(base, names, first_inputs(inputs))
+        self._curvatures = output_curvatures(base, names, inputs, moments)
         self._metrics = metrics_of(self._curvatures, moments)
-        self._joins = self._joined_from(math.fsum(errors.values()))
-        self.bfloat16_layers = () if in_float32 else harmless(floats, self.stages, errors, inputs)
+        self.bfloat16_layers = () if in_float32 else harmless(base, self.stages, errors, inputs)
+        self._wanted: dict[tuple[int, torch.Size], Tensor] = {}
         # The mean of the errors' logarithms, of late; None before there are some.
         self._late: Tensor | None = None
         self._ends = [end / PARTS for end in ends_of(PARTS, self.stages, alone=1)]
@@ -113,12 +126,20 @@ class IncrementalGuide:
         trained = _checked(model)
         free = set(trained.free)
         due = self.stage(share)[0] + 1
-        changed = due > self._joins and self._join(trained)
+        joins = self._joins_first or due > len(self.stages) - STAGES_JOINED
+        changed = joins and self._join(trained)
         for names, method in zip(self.stages[:due], self._methods[:due], strict=True):
             left = [name for name in names if name in free]
             if left:
                 walked = self._rounding.round_by(
-                    trained.network_now(), method, self._inputs, _ignore, left, self._curvatures
+                    trained.network_now(),
+                    method,
+                    self._inputs,
+                    _ignore,
+                    left,
+                    self._curvatures,
+                    # What they do to each other is made up for by what follows, if there is much.
+                    apart=names is not self.stages[-1],
                 )
                 trained.freeze(
                     {name: walked.weights[name] for name in left},
@@ -141,23 +162,38 @@ class IncrementalGuide:
         trained = _checked(model)
         return trained.has_joined and not trained.free
 
-    def errors(self, given: Tensor, restored: Tensor) -> Tensor:
+    def batch_of(self, step: int) -> int:
+        """So many in a row, and the same ones again."""
+        row, place = divmod(step, 2 * AGAIN)
+        return row * AGAIN + place % AGAIN
+
+    def errors(self, given: Tensor, restored: Tensor, batch: int) -> Tensor:
         """Mean squared differences from the float network's outputs."""
-        with torch.no_grad(), in_bfloat16(self._floats, self.bfloat16_layers):
-            wanted = self._floats(given)
-        found = squared_errors(restored, wanted)
+        found = squared_errors(restored, self._wanted_of(given, batch))
         seen = found.detach().log().mean()
         self._late = seen if self._late is None else self._late.lerp(seen, FORGETTING)
         return found
 
-    def _joined_from(self, weights: float) -> int:
-        """The stage from which on activations are quantized; ``weights`` is their squared error."""
+    @torch.no_grad()
+    def _wanted_of(self, given: Tensor, batch: int) -> Tensor:
+        """The float network's outputs; those of the last batches are known."""
+        known = self._wanted.pop((batch, given.shape), None)
+        if known is not None:
+            return known
+        with in_bfloat16(self._floats, self.bfloat16_layers):
+            wanted = self._floats(given)
+        self._wanted[batch, given.shape] = wanted
+        while len(self._wanted) > AGAIN:
+            del self._wanted[next(iter(self._wanted))]
+        return wanted
+
+    def _activations_matter_most(self, weights: float) -> bool:
+        """Whether all of them alone bring more than the squared error that weights do."""
         if self._activations is None:
-            return 0
+            return False
         inputs = [beside(self._floats, x) for x in self._inputs[:INPUTS_COMPARED]]
         alone = quantize(self._floats, self._activations, self._inputs)
-        error = output_error(alone, self._floats, inputs)
-        return 0 if error > weights else max(len(self.stages) - STAGES_JOINED, 0)
+        return output_error(alone, self._floats, inputs) > weights
 
     def _join(self, trained: TrainableModel) -> bool:
         if self._activations is None or trained.has_joined:

@@ -44,11 +44,16 @@ class Guide(Protocol):
         """Whether no change is left: what was not, is not worth validating."""
         ...
 
-    def errors(self, given: Tensor, restored: Tensor) -> Tensor:
+    def batch_of(self, step: int) -> int:
+        """The number of the batch that a step takes, from 0 on: one may come again."""
+        ...
+
+    def errors(self, given: Tensor, restored: Tensor, batch: int) -> Tensor:
         """Of the network's output for each input: above zero, and as small as it is good.
 
         Args:
             given: inputs, (n, …).
             restored: the outputs.
+            batch: the number of the batch; the same one has the same inputs, whenever it comes.
         """
         ...

@@ -131,7 +131,8 @@ class TrainingRun:
         self.lead(share)
         late = share >= 1.0 - settings.last_phase
         patch_px = settings.last_patch_px if late else settings.patch_px
-        at = self.step + self.returns * STREAM_STEPS
+        at = self.step if self.guide is None else self.guide.batch_of(self.step)
+        at += self.returns * STREAM_STEPS
         part = (self.workers.rank, self.workers.count)
         rgb = patches.batch(
             seed=settings.seed,
@@ -147,17 +148,17 @@ class TrainingRun:
         phase = "last" if late else "first"
         if self.guide is not None:
             phase = f"stage {self.guide.stage(share)[0]}"
-        loss = self._descend(given, target, late=late)
+        loss = self._descend(given, target, at, late=late)
         self.step += 1
         follow(self.averaged, self.model, self.step - self.changed_at, settings.ema_decay)
         self._losses.setdefault(phase, []).append(loss)
 
-    def _descend(self, given: Tensor, target: Tensor, *, late: bool) -> Tensor:
+    def _descend(self, given: Tensor, target: Tensor, batch: int, *, late: bool) -> Tensor:
         settings = self.settings
         with autocast_context(self.precision, self.device):
             restored = self.forward(given)
         if self.guide is not None:
-            loss = self.guide.errors(given, restored.float()).log().mean()
+            loss = self.guide.errors(given, restored.float(), batch).log().mean()
             # As large as an error, for people and for the guard.
             seen = loss.detach().exp()
         else:
