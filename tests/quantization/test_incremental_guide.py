@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from quantisp.errors import RunError, SettingError
 from quantisp.quantization import IncrementalGuide, LayerPlan, Plan, QuantizedModel, quantize
+from quantisp.quantization.incremental_guide import AGAIN
 from quantisp.quantization.trainable import TrainableModel
 
 pytestmark = pytest.mark.unit
@@ -228,6 +229,62 @@ def test_errors_are_those_from_the_float_network(floats: nn.Module) -> None:
     given = inputs(5)
     found = guide.errors(given, floats(given) + 0.1, 0)
     torch.testing.assert_close(found, torch.full((4,), 0.01))
+
+
+def test_a_batch_comes_twice_and_the_float_network_is_asked_once(floats: nn.Module) -> None:
+    guide, asked = guide_of(floats), []
+    floats.register_forward_hook(lambda _module, given, _output: asked.append(given))
+    batches = [guide.batch_of(step) for step in range(6 * AGAIN)]
+    assert sorted(batches) == sorted(2 * list(range(3 * AGAIN)))
+    for step, batch in enumerate(batches):
+        assert batches.index(batch) in (step, step - AGAIN)
+        given = inputs(batch, 1)
+        restored = torch.zeros(1, 2, 12, 12)
+        found = guide.errors(given, restored, batch)
+        if step % 50 == 0:
+            count = len(asked)
+            with torch.no_grad():
+                wanted = floats(given)
+            del asked[count:]
+            torch.testing.assert_close(found[0], wanted.square().mean())
+    assert len(asked) == 3 * AGAIN
+    # A run that goes on in the middle does not know what was asked before.
+    other = guide_of(floats)
+    again = other.errors(inputs(batches[-1], 1), torch.zeros(1, 2, 12, 12), batches[-1])
+    assert torch.equal(again, found)
+
+
+class Pair(nn.Module):
+    """Two layers between which channels can be scaled, and whose ranges are far apart."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(1, 4, 3, padding=1)
+        self.second = nn.Conv2d(4, 2, 3, padding=1)
+        with torch.no_grad():
+            self.first.weight[0] *= 30.0
+            self.second.weight.mul_(0.2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(x)))
+
+
+def test_ranges_are_equal_first_unless_activations_matter_most() -> None:
+    torch.manual_seed(1)
+    floats = Pair().eval()
+    kept = copy.deepcopy(floats)
+
+    def ranges(network: nn.Module) -> Tensor:
+        weights = [network.get_submodule(n).get_parameter("weight") for n in ("first", "second")]
+        return torch.stack([weights[0].abs().amax((1, 2, 3)), weights[1].abs().amax((0, 2, 3))])
+
+    begins = guide_of(floats, PLAN).begins_with
+    torch.testing.assert_close(begins(inputs()), floats(inputs()))
+    one, other = ranges(begins).unbind()
+    torch.testing.assert_close(one, other, rtol=1e-2, atol=0.0)
+    begins = guide_of(floats, with_activations(8, 4)).begins_with
+    torch.testing.assert_close(ranges(begins), ranges(kept))
+    torch.testing.assert_close(ranges(floats), ranges(kept))
 
 
 def test_the_order_and_the_codes_are_the_same_every_time(floats: nn.Module) -> None:

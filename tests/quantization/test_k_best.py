@@ -13,6 +13,7 @@ from quantisp.quantization.methods.gptq import gptq, output_error
 from quantisp.quantization.methods.k_best import (
     _damped,
     _search,
+    _TabuSearch,
     round_by_k_best,
     round_by_k_best_with_bias,
     sorted_columns,
@@ -41,6 +42,38 @@ def test_it_finds_the_nearest_of_all_combinations() -> None:
         least = ((apart @ gram) * apart).sum(dim=2).amin(dim=1)
         errors = output_error(rows[None], (found * scale[:, None])[None], gram[None])[0]
         torch.testing.assert_close(errors, least)
+
+
+@pytest.mark.reference
+def test_a_tabu_search_leaves_what_a_descent_would_end_in() -> None:
+    """Most rows come to the best of all combinations, whatever they begin with; none gets worse."""
+    torch.manual_seed(3)
+    int_format = IntFormat(bits=2)
+    every = torch.tensor(list(itertools.product((-1.0, 0.0, 1.0), repeat=6)), dtype=torch.float64)
+    reached = ended = 0
+    for _ in range(20):
+        rows, gram = torch.randn(5, 6, dtype=torch.float64), correlated(6)
+        scale = rows.abs().amax(dim=1)
+        begun = torch.randint(-1, 2, rows.shape).double()
+
+        def errors(codes: Tensor, of: Tensor = rows, by: Tensor = gram) -> Tensor:
+            step = of.abs().amax(dim=1)[:, None]
+            return output_error(of[None], (codes * step)[None], by[None])[0]
+
+        found = _TabuSearch(rows, gram, begun, scale, int_format).best(60)
+        assert bool((errors(found) <= errors(begun) * (1 + 1e-6)).all())
+        assert float(found.abs().max()) <= 1.0
+        least = torch.stack([errors(one.expand_as(rows)) for one in every]).amin(dim=0)
+        reached += int((errors(found) <= least * (1 + 1e-6)).sum())
+        # The twin: where no code alone can be moved for the better.
+        near, code = begun.clone(), torch.eye(6, dtype=torch.float64)
+        for _ in range(20):
+            moves = [near, *((near + s * one).clamp(-1, 1) for s in (-1, 1) for one in code)]
+            best = torch.stack([errors(moved) for moved in moves]).argmin(dim=0)
+            near = torch.stack(moves)[best, torch.arange(len(rows))]
+        ended += int((errors(near) <= least * (1 + 1e-6)).sum())
+    assert reached >= 90
+    assert ended < reached - 10
 
 
 def test_no_row_is_farther_than_by_gptq() -> None:

@@ -87,6 +87,28 @@ def test_the_outputs_approach_what_the_guide_wants(tmp_path: Path) -> None:
     assert found < 0.8 * other
 
 
+class Keeping(Thirds):
+    """Keeps what it is asked about, by the batch."""
+
+    def __init__(self) -> None:
+        self.given: dict[int, list[Tensor]] = {}
+
+    def errors(self, given: Tensor, restored: Tensor, batch: int) -> Tensor:
+        self.given.setdefault(batch, []).append(given.detach().clone())
+        return super().errors(given, restored, batch)
+
+
+def test_a_batch_that_comes_again_has_the_same_inputs(tmp_path: Path) -> None:
+    guide = Keeping()
+    guided(tmp_path / "run", guide=guide)
+    assert list(guide.given) == list(range(15))
+    # The last phase, of larger patches, begins between the two of one batch.
+    twice = [(one, again) for one, again in guide.given.values() if one.shape == again.shape]
+    assert len(twice) == 14
+    assert all(torch.equal(one, again) for one, again in twice)
+    assert len({float(one.mean()) for one, _ in guide.given.values()}) == 15
+
+
 def test_the_learning_rate_falls_in_each_stage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

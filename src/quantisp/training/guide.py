@@ -54,6 +54,6 @@ class Guide(Protocol):
         Args:
             given: inputs, (n, …).
             restored: the outputs.
-            batch: the number of the batch; the same one has the same inputs, whenever it comes.
+            batch: the number of the batch: one of the same number and size has the same inputs.
         """
         ...
