@@ -46,8 +46,6 @@ log = logging.getLogger(__name__)
 
 # Parts of a run, fine enough for every length.
 PARTS = 10**9
-# Of the layers not rounded by themselves: with much time, theirs is the error that is left.
-GROUPS = 6
 # Stages with activations in integers, where weights are what brings the most error.
 STAGES_JOINED = 2
 # Enough to tell which brings more.
@@ -99,7 +97,7 @@ class IncrementalGuide:
             base = floats
             errors = self._rounding.errors_alone(base, names, _ignore)
         self.begins_with = base
-        self.stages = stages_of(errors, groups=GROUPS)
+        self.stages = stages_of(errors)
         self._methods = [method_of(layers, stage) for stage in self.stages]
         moments = float_statistics(base, names, first_inputs(inputs))
         self._curvatures = output_curvatures(base, names, inputs, moments)

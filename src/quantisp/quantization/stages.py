@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 
 from quantisp.quantization.layers import Layer
@@ -12,21 +13,25 @@ __all__ = ["ends_of", "method_of", "stages_of"]
 # A layer is rounded by itself until those that are left have this share of all errors.
 SHARE = 0.05
 MOST_ALONE = 5
+# Stages of the others: each but the last takes half of the errors that are left.
+GROUPS = 5
 # Up to so many inputs of each output, a layer by itself is rounded by K-best.
 FEW_INPUTS = 512
 
 
-def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]]:
+def stages_of(errors: Mapping[str, float]) -> list[list[str]]:
     """Which layers are rounded together, and in which order.
+
+    What makes up for errors are the layers that make some: the first of them must not be rounded
+    all at once, and of the last there may be many.
 
     >>> stages_of({"head": 8.0, "a": 1e-3, "tail": 9.0, "b": 2e-3})
     [['tail'], ['head'], ['b'], ['a']]
-    >>> [len(stage) for stage in stages_of(dict.fromkeys("abcdefghijkl", 1.0), groups=3)]
-    [1, 1, 1, 1, 1, 3, 2, 2]
+    >>> [len(stage) for stage in stages_of(dict.fromkeys("abcdefghijklmnopqrstu", 1.0))]
+    [1, 1, 1, 1, 1, 8, 4, 2, 1, 1]
 
     Args:
         errors: of the network's output, with that layer alone rounded.
-        groups: of the layers that are not rounded by themselves.
     """
     order = sorted(errors, key=lambda name: -errors[name])
     left, everything = list(order), sum(errors.values())
@@ -35,9 +40,12 @@ def stages_of(errors: Mapping[str, float], *, groups: int = 2) -> list[list[str]
         if sum(errors[name] for name in left) < SHARE * everything:
             break
         stages.append([left.pop(0)])
-    ends = [-(-len(left) * number // groups) for number in range(groups + 1)]
-    parts = [left[begin:end] for begin, end in itertools.pairwise(ends)]
-    return [*stages, *(part for part in parts if part)]
+    for _ in range(GROUPS - 1):
+        half, part = 0.5 * math.fsum(errors[name] for name in left), list[str]()
+        while math.fsum(errors[name] for name in left) > half:
+            part.append(left.pop(0))
+        stages.append(part)
+    return [stage for stage in (*stages, left) if stage]
 
 
 def method_of(layers: Mapping[str, Layer], names: Sequence[str]) -> str:
