@@ -92,6 +92,18 @@ def test_no_row_is_farther_than_by_gptq() -> None:
     assert float(by_k_best.sum()) < 0.95 * float(by_gptq.sum())
 
 
+def test_a_layer_that_sees_nothing_is_rounded_all_the_same() -> None:
+    torch.manual_seed(2)
+    layer, none = nn.Conv2d(2, 3, 3), torch.zeros(1, 18, 18, dtype=torch.float64)
+    mean = torch.zeros(1, 18, dtype=torch.float64)
+    statistics = LayerStatistics(gram=none, cross=none, mean=mean, float_mean=mean, count=1)
+    weight, int_format = layer.weight.detach(), IntFormat(bits=4)
+    found, _ = round_by_k_best(layer, weight, int_format, "half_even", 0, statistics)
+    assert int(found.codes.abs().max()) <= 7
+    assert bool(torch.isfinite(found.scale).all())
+    assert bool((found.scale > 0).all())
+
+
 def test_with_a_bias_errors_of_the_mean_cost_nothing() -> None:
     torch.manual_seed(2)
     layer, int_format = nn.Conv2d(6, 8, 3), IntFormat(bits=3)

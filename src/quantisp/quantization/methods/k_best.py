@@ -113,7 +113,11 @@ def _wandered(
 ) -> Matrix:
     """The best codes on a tabu search's way; no row's error grows."""
     groups = zip(target, gram, codes, scale, strict=True)
-    return torch.stack([_TabuSearch(*group, int_format).best(moves) for group in groups])
+    found = torch.stack([_TabuSearch(*group, int_format).best(moves) for group in groups])
+    new_error, error = (
+        output_error(target, tried * scale[:, :, None], gram) for tried in (found, codes)
+    )
+    return torch.where((new_error < error)[:, :, None], found, codes)
 
 
 class _TabuSearch:
@@ -129,7 +133,7 @@ class _TabuSearch:
     def __init__(
         self, target: Tensor, gram: Tensor, codes: Tensor, scale: Tensor, int_format: IntFormat
     ) -> None:
-        # In units of a code, and float32: where it ends is compared in float64 by the caller.
+        # In units of a code, and float32: whether it helped is seen in float64 by the caller.
         self._target = (target / scale[:, None]).float()
         self._gram = (gram / gram.diagonal().mean()).float()
         self._codes, self._format = codes.float(), int_format
@@ -200,7 +204,8 @@ def _search(
     order = sorted_columns(gram)
     factor = torch.linalg.cholesky(gram[order][:, order], upper=True)
     # In units of a code; float32 tells beginnings apart, and takes half the time.
-    wanted, factor = (rows[:, order] / scale[:, None]).float(), factor.float()
+    wanted = (rows[:, order] / scale[:, None]).float()
+    factor = (factor / factor.diagonal().max()).float()
     count = rows.shape[1]
     # How far each beginning is from what is wanted, at the columns that it has.
     apart = wanted.new_zeros(len(rows), 1, 0)
