@@ -59,22 +59,21 @@ def in_bfloat16(network: nn.Module, names: Sequence[str]) -> Generator[None]:
 @torch.inference_mode()
 def harmless(
     network: nn.Module,
-    stages: Sequence[Sequence[str]],
+    names: Sequence[str],
     errors: Mapping[str, float],
     inputs: Sequence[Float[Tensor, "*_"]],
 ) -> tuple[str, ...]:
-    """The layers of stages of several, if the hardware has bfloat16 and it would not be seen.
+    """These layers, if the hardware has bfloat16 and it would not be seen.
 
     Args:
         network: in evaluation mode.
-        stages: of incremental rounding; what is rounded by itself stays in float32.
+        names: of layers that are to be rounded.
         errors: the mean squared error of the output that each layer's rounding brings.
         inputs: network inputs, some of which are looked at.
 
     Returns:
         All of them, or none.
     """
-    names = tuple(name for stage in stages if len(stage) > 1 for name in stage)
     if not names or not multiplies_bfloat16(next(network.parameters()).device):
         return ()
     found: list[Tensor] = []
@@ -84,4 +83,4 @@ def harmless(
         with in_bfloat16(network, names):
             found.append((network(given) - wanted).double().square().mean())
     allowed = SHARE * math.fsum(errors[name] for name in names)
-    return names if float(torch.stack(found).mean()) <= allowed else ()
+    return tuple(names) if float(torch.stack(found).mean()) <= allowed else ()

@@ -3,14 +3,16 @@
 As the method of the same name (:mod:`quantisp.quantization.methods.incremental`, with its sources),
 in the course of a training run: as many steps as there is time for, on patches each of which is
 seen twice, since the float network's output for it is known then.
-Ranges are equalized first (:mod:`quantisp.quantization.methods.equalization`), which leaves the
-output as it is, unless activations are what brings the most error.
-Activations are put in integers, too: where they bring more error than all weights together, from
-the first step on, and else for the last two stages, since steps take half as long again, or twice
-as long, with them. It is knowledge distillation: the float network is the teacher, and no ground
-truth is looked at. The method has a loop of its own, for it has to do with hundreds of steps, on a
-few inputs and without files; here the trainer's is used, which can be killed and goes on. Rates and
-stages were chosen for the time that each has.
+Ranges are equalized first, which leaves the output as it is: those of weights
+(:mod:`quantisp.quantization.methods.equalization`), or of residual streams
+(:mod:`quantisp.quantization.activations.streams`) where activations bring the most error.
+Activations are put in integers, too. Where they bring more error than all weights together, that is
+from the first step on, with all weights in float until most of the time is over, for then rounding
+them is what costs least; and else for the last two stages, since steps take half as long again, or
+twice as long, with them. It is knowledge distillation: the float network is the teacher, and no
+ground truth is looked at. The method has a loop of its own, for it has to do with hundreds of
+steps, on a few inputs and without files; here the trainer's is used, which can be killed and goes
+on. Rates and stages were chosen for the time that each has.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor, nn, optim
 
 from quantisp.errors import SettingError
+from quantisp.quantization.activations.streams import equalize_streams
 from quantisp.quantization.bfloat16 import harmless, in_bfloat16
 from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.layers import bias_of, find_layers
@@ -35,7 +38,7 @@ from quantisp.quantization.natural import WhitenedMuon, metrics_of
 from quantisp.quantization.network import output_error, squared_errors
 from quantisp.quantization.plan import Plan
 from quantisp.quantization.quantizing import quantize
-from quantisp.quantization.stages import ends_of, method_of, stages_of
+from quantisp.quantization.stages import ends_of, grouped, method_of, stages_of
 from quantisp.quantization.statistics import first_inputs, float_statistics
 from quantisp.quantization.trainable import TrainableModel
 from quantisp.quantization.watching import beside
@@ -48,6 +51,8 @@ log = logging.getLogger(__name__)
 PARTS = 10**9
 # Stages with activations in integers, where weights are what brings the most error.
 STAGES_JOINED = 2
+# Where activations are, the share of the run before all layers are rounded.
+IN_FLOAT = 0.9
 # Enough to tell which brings more.
 INPUTS_COMPARED = 4
 # What one step counts in the error that is told.
@@ -67,7 +72,7 @@ class IncrementalGuide:
 
     Attributes:
         begins_with: a network that gives what ``floats`` gives, maybe by other weights.
-        stages: the layers that are rounded together, in their order.
+        stages: which layers are rounded together, in their order.
         bfloat16_layers: those that may be trained in bfloat16.
     """
 
@@ -94,7 +99,7 @@ class IncrementalGuide:
         errors = self._rounding.errors_alone(base, names, _ignore)
         self._joins_first = self._activations_matter_most(math.fsum(errors.values()))
         if self._joins_first:
-            base = floats
+            base = equalize_streams(floats, first_inputs(inputs))
             errors = self._rounding.errors_alone(base, names, _ignore)
         self.begins_with = base
         self.stages = stages_of(errors)
@@ -102,11 +107,17 @@ class IncrementalGuide:
         moments = float_statistics(base, names, first_inputs(inputs))
         self._curvatures = output_curvatures(base, names, inputs, moments)
         self._metrics = metrics_of(self._curvatures, moments)
-        self.bfloat16_layers = () if in_float32 else harmless(base, self.stages, errors, inputs)
+        self.bfloat16_layers = (
+            () if in_float32 else harmless(base, grouped(self.stages), errors, inputs)
+        )
         self._wanted: dict[tuple[int, torch.Size], Tensor] = {}
         # The mean of the errors' logarithms, of late; None before there are some.
         self._late: Tensor | None = None
+        # Of each phase, when it ends, and how many stages have begun by then.
         self._ends = [end / PARTS for end in ends_of(PARTS, self.stages, alone=1)]
+        self._begun = list(range(1, len(self.stages) + 1))
+        if self._joins_first:
+            self._ends, self._begun = [IN_FLOAT, 1.0], [0, len(self.stages)]
 
     def optimizer(self, model: nn.Module) -> optim.Optimizer:
         """Moves the weights of layers that are still in float, in the metric of the output."""
@@ -123,11 +134,11 @@ class IncrementalGuide:
         """Round the layers of all stages that have begun."""
         trained = _checked(model)
         free = set(trained.free)
-        due = self.stage(share)[0] + 1
+        due = self._begun[self.stage(share)[0]]
         joins = self._joins_first or due > len(self.stages) - STAGES_JOINED
         changed = joins and self._join(trained)
-        for names, method in zip(self.stages[:due], self._methods[:due], strict=True):
-            left = [name for name in names if name in free]
+        for stage, method in zip(self.stages[:due], self._methods[:due], strict=True):
+            left = [name for name in stage.layers if name in free]
             if left:
                 walked = self._rounding.round_by(
                     trained.network_now(),
@@ -137,7 +148,7 @@ class IncrementalGuide:
                     left,
                     self._curvatures,
                     # What they do to each other is made up for by what follows, if there is much.
-                    apart=names is not self.stages[-1],
+                    apart=stage is not self.stages[-1],
                 )
                 trained.freeze(
                     {name: walked.weights[name] for name in left},

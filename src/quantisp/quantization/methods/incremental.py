@@ -44,7 +44,7 @@ from quantisp.quantization.network import (
     RoundedNetwork,
     squared_errors,
 )
-from quantisp.quantization.stages import ends_of, method_of, stages_of
+from quantisp.quantization.stages import ends_of, grouped, method_of, stages_of
 from quantisp.quantization.statistics import LayerStatistics, first_inputs, float_statistics
 
 __all__ = ["round_incrementally", "rounded_incrementally"]
@@ -112,10 +112,10 @@ def rounded_incrementally(
         task,
         network,
         metrics_of(curvatures, moments),
-        harmless(task.model, stages, errors, task.inputs),
+        harmless(task.model, grouped(stages), errors, task.inputs),
     )
-    for layers, end in zip(stages, ends_of(STEPS, stages), strict=True):
-        method = method_of(floats, layers)
+    for stage, end in zip(stages, ends_of(STEPS, stages), strict=True):
+        layers, method = stage.layers, method_of(floats, stage)
         report = part(done, ROUNDED * len(layers))
         # What they do to each other is made up for by what follows.
         walked = task.round_by(
