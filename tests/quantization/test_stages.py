@@ -10,6 +10,8 @@ from torch import nn
 from quantisp.quantization.layers import find_layers
 from quantisp.quantization.stages import MOST_ALONE, Stage, ends_of, grouped, method_of, stages_of
 
+pytestmark = pytest.mark.unit
+
 ERRORS = st.dictionaries(st.text("abcdef", min_size=1), st.floats(0.0, 1.0), min_size=1)
 
 

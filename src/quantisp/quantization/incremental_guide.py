@@ -5,7 +5,8 @@ in the course of a training run: as many steps as there is time for, on patches 
 seen twice, since the float network's output for it is known then.
 Ranges are equalized first, which leaves the output as it is: those of weights
 (:mod:`quantisp.quantization.methods.equalization`), or of residual streams
-(:mod:`quantisp.quantization.activations.streams`) where activations bring the most error.
+(:mod:`quantisp.quantization.activations.streams`) where activations bring the most error and sums
+are wide.
 Activations are put in integers, too. Where they bring more error than all weights together, that is
 from the first step on, with all weights in float until most of the time is over, for then rounding
 them is what costs least; and else for the last two stages, since steps take half as long again, or
@@ -99,7 +100,9 @@ class IncrementalGuide:
         errors = self._rounding.errors_alone(base, names, _ignore)
         self._joins_first = self._activations_matter_most(math.fsum(errors.values()))
         if self._joins_first:
-            base = equalize_streams(floats, first_inputs(inputs))
+            # With narrow sums it is no help.
+            is_wide = plan.activations.sum_bits is not None
+            base = equalize_streams(floats, first_inputs(inputs)) if is_wide else floats
             errors = self._rounding.errors_alone(base, names, _ignore)
         self.begins_with = base
         self.stages = stages_of(errors)
@@ -161,7 +164,11 @@ class IncrementalGuide:
         return changed
 
     def stage(self, share: float) -> tuple[int, float]:
-        """The stage, and how much of it is done."""
+        """The phase, and how much of it is done.
+
+        There is one for each stage; or, where activations bring the most error, two: before all is
+        rounded, and after.
+        """
         number = min(bisect.bisect_right(self._ends, share), len(self._ends) - 1)
         begin = self._ends[number - 1] if number else 0.0
         return number, min((share - begin) / (self._ends[number] - begin), 1.0)

@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from activation_kit import Everything, noise, tiny_dephasenet
+from activation_kit import noise, tiny_dephasenet
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -106,38 +106,159 @@ def test_dephasenet_is_known_from_its_graph() -> None:
     assert torch.allclose(found(crops[0]), network(crops[0]), atol=1e-5)
 
 
-def test_what_allows_no_scale_stays() -> None:
-    network = Everything().eval()
-    found = equalize_streams(network, [noise(2, 1, 16, 16)])
-    kept = network.state_dict()
-    assert all(torch.equal(value, kept[name]) for name, value in found.state_dict().items())
+class Sum(nn.Module):
+    """x + f(x) on eight channels of uneven ranges, with one thing that may forbid to scale them."""
 
-
-class Shared(nn.Module):
-    """Sums of layers that run twice, share a weight, or come to a function that is not ReLU."""
-
-    def __init__(self) -> None:
+    def __init__(self, reason: str) -> None:
         super().__init__()
-        self.head = nn.Conv2d(1, 4, 3, padding=1)
-        self.twice = nn.Conv2d(4, 4, 3, padding=1)
-        self.one = nn.Conv2d(4, 4, 1)
-        self.other = nn.Conv2d(4, 4, 1)
-        self.other.weight = self.one.weight
-        self.tail = nn.Conv2d(4, 1, 1)
+        self.reason = reason
+        self.head = nn.Conv2d(1, 8, 3, padding=1)
+        self.body = nn.Conv2d(8, 8, 3, padding=1, groups=2 if reason == "groups" else 1)
+        self.other = nn.Conv2d(8, 8, 3, padding=1)
+        self.tail = nn.Conv2d(8, 1, 1)
+        with torch.no_grad():
+            self.head.weight.mul_(torch.logspace(-1.0, 1.0, 8).reshape(-1, 1, 1, 1))
+        if reason == "shared weight":
+            self.other.weight = self.body.weight
+        if reason == "shared bias":
+            self.other.bias = self.body.bias
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(x)
-        x = x + self.twice(x)
-        x = x + self.twice(x)
-        return self.tail(x + self.one(x) + self.other(torch.tanh(x)))
+        match self.reason:
+            case "twice":
+                return self.tail(self.body(x + self.body(x)) + x)
+            case "shared weight" | "shared bias":
+                return self.tail(x + self.other(self.body(x)))
+            case "tanh":
+                return self.tail(torch.tanh(x + self.body(x)))
+            case "limit":
+                return self.tail((x + self.body(x)).clamp(-0.3, 0.3))
+            case "product":
+                return self.tail(x + x * self.body(x))
+            case "output":
+                return x + self.body(x)
+            case _:
+                return self.tail(x + self.body(x))
 
 
-def test_a_stream_that_one_layer_does_not_allow_to_scale_stays() -> None:
+REASONS = ["twice", "groups", "tanh", "limit", "product", "output", "shared weight", "shared bias"]
+
+
+@pytest.mark.parametrize("reason", [*REASONS, ""])
+def test_a_stream_stays_where_something_does_not_allow_to_scale_it(reason: str) -> None:
     torch.manual_seed(2)
-    network = Shared().eval()
+    network = Sum(reason).eval()
     found = equalize_streams(network, INPUTS)
-    kept = network.state_dict()
-    assert all(torch.equal(value, kept[name]) for name, value in found.state_dict().items())
+    assert torch.equal(found.head.weight, network.head.weight) == bool(reason)
+    assert torch.allclose(found(INPUTS[0]), network(INPUTS[0]), atol=1e-5)
+
+
+class Passing(nn.Module):
+    """A stream with what does not stop it: limits and functions that scale with their input."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.way = way
+        self.head = nn.Conv2d(1, 8, 3, padding=1)
+        self.body = nn.Conv2d(8, 8, 3, padding=1)
+        self.tail = nn.Conv2d(8 if way != "fold" else 32, 1, 1)
+        with torch.no_grad():
+            self.head.weight.mul_(torch.logspace(-1.0, 1.0, 8).reshape(-1, 1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.head(x)
+        match self.way:
+            case "clamped output":
+                return self.tail(x + self.body(x)).clamp(-0.1, 0.2)
+            case "relu of a trunk":
+                return self.tail(x + self.body(torch.relu(x)))
+            case "leaky relu":
+                return self.tail(functional.leaky_relu(x + self.body(x), 0.1))
+            case "factor":
+                return self.tail(x + 0.1 * self.body(x))
+            case "functional":
+                return functional.conv2d(x + self.body(x), self.tail.weight, self.tail.bias)
+            case "rows":
+                y = torch.cat([x, self.body(x)], dim=2)
+                return self.tail(y[:, :, : x.shape[2]] + x)
+            case _:
+                x = x + self.body(x)
+                return functional.pixel_shuffle(
+                    self.tail(functional.pixel_unshuffle(x, 2)).expand(-1, 4, -1, -1), 2
+                )
+
+
+WAYS = ["clamped output", "relu of a trunk", "leaky relu", "factor", "functional", "rows"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_what_scales_with_its_input_does_not_stop_a_stream(way: str) -> None:
+    torch.manual_seed(2)
+    network = Passing(way).eval()
+    found = equalize_streams(network, INPUTS)
+    assert not torch.equal(found.head.weight, network.head.weight)
+    # Where the ranges were found, and at another size.
+    for x in (INPUTS[0], noise(1, 1, 12, 40)):
+        assert torch.allclose(found(x), network(x), atol=1e-5)
+
+
+def test_pixels_that_became_channels_have_one_range() -> None:
+    class Fold(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head = nn.Conv2d(1, 4, 3, padding=1)
+            self.body = nn.Conv2d(4, 4, 3, padding=1)
+            self.tail = nn.Conv2d(16, 4, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.head(x)
+            x = functional.pixel_unshuffle(x + self.body(x), 2)
+            return functional.pixel_shuffle(self.tail(x), 2)
+
+    torch.manual_seed(3)
+    network = Fold().eval()
+    with torch.no_grad():
+        network.head.weight.mul_(torch.logspace(-0.5, 0.5, 4).reshape(-1, 1, 1, 1))
+    found = equalize_streams(network, INPUTS)
+    assert torch.allclose(found(INPUTS[0]), network(INPUTS[0]), atol=1e-5)
+    largest = ranges(found, "tail").reshape(4, 4).amax(1)
+    assert float(largest.max() / largest.min()) < 1.2
+
+
+def test_the_last_reader_decides() -> None:
+    """In the middle of the trunk, channels have other ranges than at its end."""
+    torch.manual_seed(1)
+    network = Trunk().eval()
+    with torch.no_grad():
+        network.second.weight.mul_(torch.logspace(0.0, 2.0, 8).flip(0).reshape(-1, 1, 1, 1))
+    found = equalize_streams(network, INPUTS)
+
+    def spread(layer: str) -> float:
+        of = ranges(found, layer)
+        return float(of.max() / of.min())
+
+    assert spread("tail") < 2.0 < spread("first")
+
+
+def test_no_channel_is_scaled_without_limit(trunk: Trunk) -> None:
+    with torch.no_grad():
+        for layer in (trunk.head, trunk.second):
+            layer.weight[3] *= 1e-6
+            layer.bias[3] = 0.0  # pyright: ignore[reportOptionalSubscript]
+        trunk.low.weight[12:16] *= 1e-6
+        trunk.low.bias[12:16] = 0.0  # pyright: ignore[reportOptionalSubscript]
+    found = equalize_streams(trunk, INPUTS)
+    scales = (found.head.weight / trunk.head.weight).flatten(1).mean(1)
+    assert float(scales.detach().max()) == pytest.approx(16.0)
+
+
+def test_an_input_that_the_network_pads_is_padded() -> None:
+    network = tiny_dephasenet()
+    crops = [noise(1, 1, 30, 34, seed=seed) for seed in range(2)]
+    found = equalize_streams(network, crops)
+    assert not torch.equal(found.tail.weight, network.tail.weight)
+    assert torch.allclose(found(crops[0]), network(crops[0]), atol=1e-5)
 
 
 def test_a_channel_that_is_always_zero_does_no_harm(trunk: Trunk) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, cast
 
 import torch
@@ -19,6 +19,7 @@ from quantisp.quantization.graph.nodes import (
     Conv,
     ConvTranspose,
     Graph,
+    Input,
     Mask,
     Multiply,
     Node,
@@ -32,7 +33,7 @@ from quantisp.quantization.graph.nodes import (
     Table,
 )
 
-__all__ = ["apply_move", "apply_weight", "check_size", "compute", "run_float"]
+__all__ = ["apply_move", "apply_weight", "check_size", "compute", "run_float", "run_nodes"]
 
 Picture = tuple[int, int]
 
@@ -51,17 +52,28 @@ def run_float(
     Raises:
         ModelError: the graph runs at one other size only.
     """
+    return next(
+        value for node, _, value in run_nodes(graph, network, x) if node.name == graph.output
+    )
+
+
+@torch.no_grad()
+def run_nodes(
+    graph: Graph, network: nn.Module, x: Float[Tensor, "n c h w"]
+) -> Iterator[tuple[Node, list[Tensor], Tensor]]:
+    """Each node in turn, with what it takes and gives; arguments and errors are `run_float`'s."""
     size = check_size(graph, x)
     layers = dict(network.named_modules())
-    values: dict[str, Tensor] = {graph.nodes[0].name: x}
+    values: dict[str, Tensor] = {}
     last_uses = graph.last_uses()
-    for node in graph.nodes[1:]:
+    for node in graph.nodes:
         inputs = [values[name] for name in node.inputs]
         layer = None if node.layer is None else layers[node.layer]
-        values[node.name] = compute(node, inputs, layer, size)
+        is_input = isinstance(node.operation, Input)
+        values[node.name] = x if is_input else compute(node, inputs, layer, size)
+        yield node, inputs, values[node.name]
         for name in last_uses[node.name]:
             del values[name]
-    return values[graph.output]
 
 
 def check_size(graph: Graph, x: Tensor) -> Picture:
