@@ -106,18 +106,27 @@ def test_dephasenet_is_known_from_its_graph() -> None:
     assert torch.allclose(found(crops[0]), network(crops[0]), atol=1e-5)
 
 
-class Sum(nn.Module):
-    """x + f(x) on eight channels of uneven ranges, with one thing that may forbid to scale them."""
+class Uneven(nn.Module):
+    """A sum on eight channels of uneven ranges."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Conv2d(1, 8, 3, padding=1)
+        self.body = nn.Conv2d(8, 8, 3, padding=1)
+        self.tail = nn.Conv2d(8, 1, 1)
+        with torch.no_grad():
+            self.head.weight.mul_(torch.logspace(-1.0, 1.0, 8).reshape(-1, 1, 1, 1))
+
+
+class Sum(Uneven):
+    """x + f(x), with one thing that may forbid to scale it."""
 
     def __init__(self, reason: str) -> None:
         super().__init__()
         self.reason = reason
-        self.head = nn.Conv2d(1, 8, 3, padding=1)
-        self.body = nn.Conv2d(8, 8, 3, padding=1, groups=2 if reason == "groups" else 1)
+        if reason == "groups":
+            self.body = nn.Conv2d(8, 8, 3, padding=1, groups=2)
         self.other = nn.Conv2d(8, 8, 3, padding=1)
-        self.tail = nn.Conv2d(8, 1, 1)
-        with torch.no_grad():
-            self.head.weight.mul_(torch.logspace(-1.0, 1.0, 8).reshape(-1, 1, 1, 1))
         if reason == "shared weight":
             self.other.weight = self.body.weight
         if reason == "shared bias":
@@ -154,17 +163,12 @@ def test_a_stream_stays_where_something_does_not_allow_to_scale_it(reason: str) 
     assert torch.allclose(found(INPUTS[0]), network(INPUTS[0]), atol=1e-5)
 
 
-class Passing(nn.Module):
+class Passing(Uneven):
     """A stream with what does not stop it: limits and functions that scale with their input."""
 
     def __init__(self, way: str) -> None:
         super().__init__()
         self.way = way
-        self.head = nn.Conv2d(1, 8, 3, padding=1)
-        self.body = nn.Conv2d(8, 8, 3, padding=1)
-        self.tail = nn.Conv2d(8 if way != "fold" else 32, 1, 1)
-        with torch.no_grad():
-            self.head.weight.mul_(torch.logspace(-1.0, 1.0, 8).reshape(-1, 1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.head(x)
@@ -179,14 +183,9 @@ class Passing(nn.Module):
                 return self.tail(x + 0.1 * self.body(x))
             case "functional":
                 return functional.conv2d(x + self.body(x), self.tail.weight, self.tail.bias)
-            case "rows":
+            case _:
                 y = torch.cat([x, self.body(x)], dim=2)
                 return self.tail(y[:, :, : x.shape[2]] + x)
-            case _:
-                x = x + self.body(x)
-                return functional.pixel_shuffle(
-                    self.tail(functional.pixel_unshuffle(x, 2)).expand(-1, 4, -1, -1), 2
-                )
 
 
 WAYS = ["clamped output", "relu of a trunk", "leaky relu", "factor", "functional", "rows"]
