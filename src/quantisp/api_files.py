@@ -11,6 +11,7 @@ import json
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,7 +22,14 @@ from torch import nn
 from quantisp import __version__
 from quantisp.errors import ModelError
 from quantisp.files import write_atomically
-from quantisp.models import LoadedModel, Origin, build_structure, load_own_model, read_tensors
+from quantisp.models import (
+    LoadedModel,
+    Origin,
+    Provenance,
+    build_structure,
+    load_own_model,
+    read_tensors,
+)
 from quantisp.quantization import (
     QuantizedModel,
     pack_quantized,
@@ -31,8 +39,10 @@ from quantisp.quantization import (
 
 __all__ = [
     "QuantizedOrigin",
+    "file_texts",
     "holds_quantized",
     "load_quantized",
+    "made_now",
     "printable",
     "save_quantized",
     "source_revision",
@@ -65,15 +75,35 @@ def save_quantized(path: Path, quantized: QuantizedModel, origin: QuantizedOrigi
         OutputError: the place cannot be written to.
     """
     tensors, texts = pack_quantized(quantized)
-    metadata = {
+    write_atomically(path, save(tensors, {**file_texts(origin), **texts}))
+
+
+def file_texts(origin: QuantizedOrigin) -> dict[str, str]:
+    """What the file of a quantized network says beside its plan and tensors."""
+    return {
         "format": FORMAT,
         "schema": SCHEMA,
         **origin.origin.to_texts(),
         "float_sha256": origin.float_sha256,
         **({"folded": json.dumps(dict(origin.folded))} if origin.folded else {}),
-        **texts,
     }
-    write_atomically(path, save(tensors, metadata))
+
+
+def made_now(found: LoadedModel, command: str, data: str) -> Provenance:
+    """The provenance of codes that are made of a float network now.
+
+    Args:
+        found: the float network.
+        command, data: what makes them, and of what.
+    """
+    return Provenance(
+        domain="not known" if found.provenance is None else found.provenance.domain,
+        command=printable(command),
+        data=printable(data),
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        revision=source_revision(),
+        validation_psnr_db="not measured",
+    )
 
 
 def holds_quantized(path: Path) -> bool:

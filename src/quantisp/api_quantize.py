@@ -5,13 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 from torch import Tensor
 
 from quantisp.api import find_model
-from quantisp.api_files import QuantizedOrigin, printable, save_quantized, source_revision
+from quantisp.api_files import QuantizedOrigin, made_now, save_quantized
 from quantisp.api_inputs import Material, example_input, find_degradation
 from quantisp.api_settings import calibration_for, check_seed
 from quantisp.data import default_calibration
@@ -156,14 +155,7 @@ def quantize_to_file(
     else:
         quantized = quantize(folding.network, plan, inputs, seed=seed, on_layer=on_layer)
     digest = model_sha256(found.model)
-    provenance = Provenance(
-        domain="not known" if found.provenance is None else found.provenance.domain,
-        command=printable(command),
-        data=printable(data),
-        date=datetime.now(UTC).isoformat(timespec="seconds"),
-        revision=source_revision(),
-        validation_psnr_db="not measured",
-    )
+    provenance = made_now(found, command, data)
     if in_integers:
         return _integer_folder(out, quantized, found, digest, accumulator, provenance)
     origin = Origin(preset=found.preset, pattern=found.pattern, provenance=provenance)

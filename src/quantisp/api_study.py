@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from quantisp.api_files import QuantizedOrigin, file_texts, made_now
 from quantisp.api_inputs import Sources, example_input, find_material, try_out
 from quantisp.api_models import DEFAULT_MODEL, Model, find_model
 from quantisp.api_settings import (
@@ -33,9 +34,10 @@ from quantisp.evaluation import (
     skipped_layers,
 )
 from quantisp.inference import find_device
-from quantisp.models import model_sha256
+from quantisp.models import LoadedModel, Origin, model_sha256
 from quantisp.quantization import (
     ActivationSettings,
+    FoldedNetwork,
     Plan,
     QuantizedModel,
     check_budget,
@@ -115,8 +117,9 @@ def study(
         within_db: the drop that the recommendation allows.
         seed: of the calibration crops' places, and of what methods draw at random; the same seed
             gives the same codes.
-        out: keeps ``study.json``, ``study.csv`` and every finished job there, so that a killed
-            study goes on; None keeps nothing.
+        out: keeps ``study.json``, ``study.csv``, every finished job, and in ``networks`` what
+            looked at inputs to be rounded there, so that a killed study goes on; None keeps
+            nothing.
         device: ``auto``, ``cpu``, ``cuda`` and so on.
         execution: of settings with bits for activations: ``simulated`` in float32, or ``integer``,
             to the very numbers that hardware would give.
@@ -262,10 +265,11 @@ def study_with_crops(
         runs.check_plans(planned)
     needed = mixed.looks_at_inputs or in_integers
     cut = calibration_for(calibration, used, material, needed=needed, seed=seed)
+    digest = model_sha256(found.model)
     request = StudyRequest(
         name=found.name,
         model=folding.network,
-        model_sha256=model_sha256(found.model),
+        model_sha256=digest,
         degradation=material.degradation,
         pictures=material.pictures,
         settings=(*settings, *mixed.settings),
@@ -282,5 +286,19 @@ def study_with_crops(
         budgets=mixed.budgets,
         work=work,
         execution=runs,
+        file_texts=_file_texts(found, folding, digest, 0 if cut is None else len(cut.sha256), seed),
     )
     return run_study(request, out, device=place, on_progress=on_progress)
+
+
+def _file_texts(
+    found: LoadedModel, folding: FoldedNetwork, digest: str, pictures: int, seed: int
+) -> dict[str, str]:
+    """For files that are models of their own; those of what cannot be built again are not."""
+    if found.preset is None:
+        return {}
+    provenance = made_now(
+        found, "quantisp study", f"calibrated on {pictures} pictures, seed {seed}"
+    )
+    origin = Origin(preset=found.preset, pattern=found.pattern, provenance=provenance)
+    return file_texts(QuantizedOrigin(origin=origin, float_sha256=digest, folded=folding.folded))

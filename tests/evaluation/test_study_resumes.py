@@ -9,19 +9,22 @@ from typing import Any
 
 import pytest
 import torch
-from study_kit import (
-    JOBS,
-    request,
-)
+from safetensors.torch import load_file, save_file
+from study_kit import JOBS, KODAK_CFA, request, truth
+from torch import nn
 
+from quantisp.cfa import mosaic
 from quantisp.evaluation import (
     StudyOutcome,
     StudyPicture,
     StudyProgress,
+    StudyRequest,
     networks,
     run_study,
     study,
 )
+from quantisp.quantization import Plan, QuantizedModel
+from quantisp.records import Setting
 
 pytestmark = pytest.mark.unit
 CPU = torch.device("cpu")
@@ -31,11 +34,11 @@ class Killed(BaseException):
     pass
 
 
-def kill_after(jobs: int) -> Callable[[StudyProgress], None]:
+def kill_after(jobs: int, but: str = "nothing") -> Callable[[StudyProgress], None]:
     left = [jobs]
 
-    def count(_progress: StudyProgress) -> None:
-        left[0] -= 1
+    def count(progress: StudyProgress) -> None:
+        left[0] -= but not in progress.doing
         if left[0] == 0:
             raise Killed
 
@@ -125,3 +128,87 @@ def test_a_lost_float_output_is_made_again(
     shutil.rmtree(tmp_path / ".float")
     again = run_study(request(pictures), tmp_path, device=CPU)
     assert again.result.to_json() == straight.result.to_json()
+
+
+LOOKS = tuple(Setting(method="gptq", granularity="channel", weight_bits=bits) for bits in (4, 6))
+
+
+def looking(pictures: tuple[StudyPicture, ...], **changes: Any) -> StudyRequest:
+    """A study of methods that look at inputs."""
+    inputs = [mosaic(truth(seed, 32, 32), KODAK_CFA) for seed in range(40, 44)]
+    return request(pictures, settings=LOOKS, calibration=inputs, **changes)
+
+
+@pytest.fixture
+def rounded(monkeypatch: pytest.MonkeyPatch) -> list[int | None]:
+    """The widths that were rounded."""
+    genuine = networks.quantize
+    widths: list[int | None] = []
+
+    def counted(model: nn.Module, plan: Plan, *others: Any, **options: Any) -> QuantizedModel:
+        widths.append(plan.default.weight_bits)
+        return genuine(model, plan, *others, **options)
+
+    monkeypatch.setattr(networks, "quantize", counted)
+    return widths
+
+
+def test_what_was_rounded_is_not_rounded_again(
+    pictures: tuple[StudyPicture, ...], tmp_path: Path, rounded: list[int | None]
+) -> None:
+    """Neither after a kill within the pictures, nor for the crops of a study that is done."""
+    straight = run_study(looking(pictures), tmp_path / "straight", device=CPU)
+    assert rounded == [4, 6]
+    for _ in range(len(LOOKS) * len(pictures)):
+        with pytest.raises(Killed):
+            run_study(
+                looking(pictures),
+                tmp_path / "killed",
+                device=CPU,
+                on_progress=kill_after(1, "rounding"),
+            )
+    found = [run_study(looking(pictures), tmp_path / "killed", device=CPU) for _ in range(2)]
+    assert rounded == [4, 6, 4, 6]
+    for outcome in found:
+        assert outcome.result.to_json() == straight.result.to_json()
+        assert outcome.crops == straight.crops
+    files = sorted(path.name for path in (tmp_path / "killed" / "networks").iterdir())
+    assert files == ["gptq-channel-4-bits.safetensors", "gptq-channel-6-bits.safetensors"]
+
+
+def test_progress_counts_no_rounding_that_is_done(
+    pictures: tuple[StudyPicture, ...], tmp_path: Path
+) -> None:
+    """The last word of a study that went on is that all is done."""
+    with pytest.raises(Killed):
+        run_study(looking(pictures), tmp_path, device=CPU, on_progress=kill_after(8, "rounding"))
+    seen: list[StudyProgress] = []
+    run_study(looking(pictures), tmp_path, device=CPU, on_progress=seen.append)
+    assert not any("rounding" in progress.doing for progress in seen)
+    assert seen[-1].done_px == seen[-1].total_px
+
+
+@pytest.mark.parametrize("harm", ["torn", "of another plan", "of another network", "gone"])
+def test_a_kept_network_that_is_not_the_right_one_is_rounded_again(
+    pictures: tuple[StudyPicture, ...], tmp_path: Path, rounded: list[int | None], harm: str
+) -> None:
+    straight = run_study(looking(pictures), tmp_path / "straight", device=CPU)
+    shutil.copytree(tmp_path / "straight", tmp_path / "harmed")
+    four, six = (
+        tmp_path / "harmed/networks" / f"gptq-channel-{n}-bits.safetensors" for n in (4, 6)
+    )
+    whole = {name: value.clone() for name, value in load_file(four).items()}
+    if harm == "torn":
+        four.write_bytes(four.read_bytes()[:-100])
+    elif harm == "of another plan":
+        shutil.copy(six, four)
+    elif harm == "of another network":
+        save_file({"codes/x": torch.zeros(3)}, four)
+    else:
+        four.unlink()
+    again = run_study(looking(pictures), tmp_path / "harmed", device=CPU)
+    assert rounded == [4, 6, 4]
+    assert again.crops == straight.crops
+    found = load_file(four)
+    assert found.keys() == whole.keys()
+    assert all(torch.equal(found[name], whole[name]) for name in whole)

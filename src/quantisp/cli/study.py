@@ -141,8 +141,9 @@ def study_command(
 ) -> None:
     """Measure what each number of weight and activation bits costs in picture quality.
 
-    Writes study.json, study.csv, run.json, figures, crops and report.html to OUT. A study that
-    was stopped at any moment goes on where it was when the same command is given again.
+    Writes study.json, study.csv, run.json, figures, crops and report.html to OUT, and the networks
+    whose rounding looked at pictures to OUT/networks. A study that was stopped at any moment goes
+    on where it was when the same command is given again.
 
     Example: quantisp study --images photos/ --weight-bits 4-10 --out results
     """

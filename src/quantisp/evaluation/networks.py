@@ -9,8 +9,9 @@ from collections.abc import Callable
 import torch
 from torch import nn
 
+from quantisp.evaluation.network_files import NetworkFiles
 from quantisp.evaluation.request import StudyRequest
-from quantisp.evaluation.treatments import looks_at_inputs
+from quantisp.evaluation.treatments import file_stem, looks_at_inputs
 from quantisp.inference import prepare
 from quantisp.quantization import (
     Graph,
@@ -21,6 +22,7 @@ from quantisp.quantization import (
     quantize,
     quantize_activations,
 )
+from quantisp.records import Setting
 
 __all__ = ["StudyNetworks"]
 
@@ -32,14 +34,20 @@ OnLayer = Callable[[int, int], None]
 class StudyNetworks:
     """Networks as ``prepare`` returns them: the float one, and others as they are asked for.
 
+    Args:
+        request: what is studied.
+        device: where they run.
+        files: keep what takes long to round.
+
     Attributes:
         original: the float network.
         shown: the settings that crops show, those of the first series, by their plans.
     """
 
-    def __init__(self, request: StudyRequest, device: torch.device) -> None:
+    def __init__(self, request: StudyRequest, device: torch.device, files: NetworkFiles) -> None:
         self.request = request
         self.device = device
+        self.files = files
         self.original = prepare(copy.deepcopy(request.model), device)
         series = request.settings[0].series
         self.shown = {
@@ -56,19 +64,17 @@ class StudyNetworks:
         cast = cast_network(self.request.model, weight_format, self.request.skip_layers)
         return prepare(cast, self.device)
 
-    def quantized(
-        self, plan: Plan, *, label: str = "", on_layer: OnLayer | None = None
-    ) -> nn.Module:
+    def quantized(self, plan: Plan, setting: Setting, on_layer: OnLayer | None = None) -> nn.Module:
         """The network as planned, which may take minutes.
 
         Args:
             plan: of weights and activations.
-            label: of the setting, for people.
+            setting: that it is the plan of.
             on_layer: called with the number of layers rounded, and of all, where it takes long.
         """
         if plan in self._rounded:
             return self._rounded[plan]
-        quantized = self._with_weights(plan.without_activations(), label, on_layer)
+        quantized = self._with_weights(plan.without_activations(), setting, on_layer)
         if plan.quantizes_activations:
             quantized = quantize_activations(
                 quantized, self.request.model, plan, self.request.calibration, graph=self.graph()
@@ -88,18 +94,30 @@ class StudyNetworks:
             self._graph = capture(self.request.model, self.request.calibration[0])
         return self._graph
 
-    def _with_weights(self, plan: Plan, label: str, on_layer: OnLayer | None) -> QuantizedModel:
+    def is_rounded(self, plan: Plan, setting: Setting) -> bool:
+        """Whether its weights take no time any more; ``plan`` is without activations."""
+        return not looks_at_inputs(plan) or self.files.get(file_stem(setting), plan) is not None
+
+    def _with_weights(
+        self, plan: Plan, setting: Setting, on_layer: OnLayer | None
+    ) -> QuantizedModel:
         """The network with its weights rounded; activations in float."""
         if self._weights is not None and self._weights.plan == plan:
             return self._weights
-        calibrated = looks_at_inputs(plan)
-        self._weights = quantize(
-            self.request.model,
-            plan,
-            self.request.calibration if calibrated else None,
-            seed=self.request.seed,
-            on_layer=on_layer if calibrated else None,
-        )
+        if not looks_at_inputs(plan):
+            self._weights = quantize(self.request.model, plan, seed=self.request.seed)
+            return self._weights
+        stem = file_stem(setting)
+        self._weights = self.files.get(stem, plan)
+        if self._weights is None:
+            self._weights = quantize(
+                self.request.model,
+                plan,
+                self.request.calibration,
+                seed=self.request.seed,
+                on_layer=on_layer,
+            )
+            self.files.keep(stem, self._weights)
         for line in self._weights.decisions:
-            log.info("%s: %s", label, line)
+            log.info("%s: %s", setting.label, line)
         return self._weights

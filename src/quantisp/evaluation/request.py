@@ -45,6 +45,7 @@ class StudyRequest:
         input_bits: what the input of every network, the float one too, is rounded to; None leaves
             it as it is.
         execution: how activations in integers run; None is simulated in float32.
+        file_texts: what the files of quantized networks say beside what is in them.
     """
 
     name: str
@@ -66,6 +67,7 @@ class StudyRequest:
     activations: ActivationSettings = field(default_factory=ActivationSettings)
     input_bits: int | None = None
     execution: Execution | None = None
+    file_texts: Mapping[str, str] = field(default_factory=dict[str, str])
 
     @property
     def has_captures(self) -> bool:

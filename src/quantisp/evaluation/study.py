@@ -16,6 +16,7 @@ from quantisp.evaluation.execution import IntegerTwin
 from quantisp.evaluation.float_outputs import FloatOutputs
 from quantisp.evaluation.kodak import is_kodak
 from quantisp.evaluation.measure import Measurement, measure
+from quantisp.evaluation.network_files import NetworkFiles
 from quantisp.evaluation.networks import StudyNetworks
 from quantisp.evaluation.pictures import Sample, StudyPicture, load_sample
 from quantisp.evaluation.request import StudyRequest
@@ -23,7 +24,7 @@ from quantisp.evaluation.restoration import restored_sample
 from quantisp.evaluation.sheets import cost_sheets, with_sheets
 from quantisp.evaluation.store import JobStore, job_key
 from quantisp.evaluation.summary import summarise
-from quantisp.evaluation.treatments import Treatments, looks_at_inputs
+from quantisp.evaluation.treatments import Treatments
 from quantisp.files import write_atomically
 from quantisp.metrics import rounded_to_8_bits
 from quantisp.quantization import Plan, plan_cost
@@ -94,7 +95,9 @@ def run_study(
             store=store,
             folder=folder,
         )
-        run = _Run(request, store, treatments, FloatOutputs(folder), device, on_progress)
+        files = NetworkFiles(folder, request.model, request.file_texts)
+        networks = StudyNetworks(request, device, files)
+        run = _Run(request, store, treatments, FloatOutputs(folder), networks, on_progress)
         references = run.float_jobs()
         outcomes = [(setting, run.setting_jobs(setting)) for setting in request.settings]
         floats = Plan.uniform(weight_bits=None).resolve(request.model)
@@ -137,7 +140,7 @@ class _Run:
         store: JobStore,
         treatments: Treatments,
         floats: FloatOutputs,
-        device: torch.device,
+        networks: StudyNetworks,
         on_progress: Callable[[StudyProgress], None] | None,
     ) -> None:
         self.request = request
@@ -145,7 +148,7 @@ class _Run:
         self.treatments = treatments
         self.floats = floats
         self.on_progress = on_progress
-        self.networks = StudyNetworks(request, device)
+        self.networks = networks
         self.measured = self.kept = 0
         self.done_px = 0
         self.total_px = sum(p.pixels for p in self._missing("float")) + self._work_px(
@@ -168,7 +171,7 @@ class _Run:
         elif self._missing(key):
             network = self.networks.quantized(
                 self.treatments.plan(setting),
-                label=setting.label,
+                setting,
                 on_layer=partial(self._rounding, setting.label, self.done_px),
             )
         return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
@@ -194,7 +197,7 @@ class _Run:
             self.request.degradation,
             [self._sample(by_name[place.image]) for place in places],
             places,
-            {s.width: partial(self.networks.quantized, plan) for plan, s in shown.items()},
+            {s.width: partial(self.networks.quantized, plan, s) for plan, s in shown.items()},
             method=", ".join(dict.fromkeys(s.method for s in shown.values())),
         )
 
@@ -226,7 +229,7 @@ class _Run:
             total += sum(picture.pixels for picture in missing)
             if missing and setting.weight_format is None:
                 plan = self.treatments.plan(setting).without_activations()
-                rounded |= {plan} if looks_at_inputs(plan) else set()
+                rounded |= set() if self.networks.is_rounded(plan, setting) else {plan}
         return total + ROUNDING_PX * len(rounded)
 
     def _choose(self, setting: Setting) -> None:

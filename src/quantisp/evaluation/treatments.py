@@ -37,6 +37,7 @@ from quantisp.records import Granularity, Setting
 __all__ = [
     "PLANS_FOLDER",
     "Treatments",
+    "file_stem",
     "looks_at_inputs",
     "plan_of",
     "setting_of_plan",
@@ -95,6 +96,12 @@ def looks_at_inputs(plan: Plan) -> bool:
     """Whether a method of the plan needs calibration inputs."""
     entries: Sequence[LayerPlan] = (plan.default, *plan.layers.values())
     return any(e.weight_bits is not None and needs_calibration(e.method) for e in entries)
+
+
+def file_stem(setting: Setting) -> str:
+    """What a setting's files are called, such as ``auto-channel-5-bits``."""
+    label = setting.label.replace("%", "-percent")
+    return re.sub(r"[^\w.=-]", "-", f"{setting.method}-{setting.granularity}-{label}")
 
 
 @dataclass(kw_only=True)
@@ -188,9 +195,8 @@ class Treatments:
         )
         plan = allocate(self.model, base, sensitivity, self.work, self.budgets[setting])
         self.chosen[setting] = plan
-        name = f"{setting.method}-{setting.granularity}-{setting.label.replace('%', '-percent')}"
         make_folder(self.folder / PLANS_FOLDER)
-        path = self.folder / PLANS_FOLDER / (re.sub(r"[^\w.=-]", "-", name) + ".json")
+        path = self.folder / PLANS_FOLDER / f"{file_stem(setting)}.json"
         write_atomically(path, plan.to_json().encode())
         return plan
 
