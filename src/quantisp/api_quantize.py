@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -10,7 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from quantisp.api import find_model
-from quantisp.api_files import QuantizedOrigin, made_now, save_quantized
+from quantisp.api_files import QuantizedOrigin, made_now, save_quantized, source_revision
 from quantisp.api_inputs import Material, example_input, find_degradation
 from quantisp.api_settings import calibration_for, check_seed
 from quantisp.data import default_calibration
@@ -19,6 +21,7 @@ from quantisp.files import make_folder, write_atomically
 from quantisp.models import LoadedModel, Origin, Provenance, model_sha256
 from quantisp.quantization import (
     BATCH_NORMS,
+    Checkpoints,
     FoldedNetwork,
     LayerCoverage,
     PadsInside,
@@ -148,20 +151,30 @@ def quantize_to_file(
             f"expected no degradation, for the methods ({', '.join(sorted(methods))}) look at no "
             "inputs: leave out --degradation"
         )
-    if fit and accumulator is not None and inputs is not None:
-        quantized = quantize_within(
-            folding.network, plan, inputs, accumulator.bits, seed=seed, on_layer=on_layer
-        )
-    else:
-        quantized = quantize(folding.network, plan, inputs, seed=seed, on_layer=on_layer)
     digest = model_sha256(found.model)
-    provenance = made_now(found, command, data)
-    if in_integers:
-        return _integer_folder(out, quantized, found, digest, accumulator, provenance)
-    origin = Origin(preset=found.preset, pattern=found.pattern, provenance=provenance)
-    made = QuantizedOrigin(origin=origin, float_sha256=digest, folded=folding.folded)
-    make_folder(out.parent)
-    save_quantized(out, quantized, made)
+    made_by = made_now(found, command, data)
+    kept = _checkpoints(out, plan, digest, inputs, seed)
+    with kept.until_done():
+        if fit and accumulator is not None and inputs is not None:
+            quantized = quantize_within(
+                folding.network,
+                plan,
+                inputs,
+                accumulator.bits,
+                seed=seed,
+                on_layer=on_layer,
+                checkpoints=kept,
+            )
+        else:
+            quantized = quantize(
+                folding.network, plan, inputs, seed=seed, on_layer=on_layer, checkpoints=kept
+            )
+        if in_integers:
+            return _integer_folder(out, quantized, found, digest, accumulator, made_by)
+        origin = Origin(preset=found.preset, pattern=found.pattern, provenance=made_by)
+        made = QuantizedOrigin(origin=origin, float_sha256=digest, folded=folding.folded)
+        make_folder(out.parent)
+        save_quantized(out, quantized, made)
     return QuantizedFile(
         path=out,
         size_bytes=out.stat().st_size,
@@ -171,6 +184,19 @@ def quantize_to_file(
         decisions=quantized.decisions,
         coverage=quantized.coverage,
     )
+
+
+def _checkpoints(
+    out: Path, plan: Plan, digest: str, inputs: Sequence[Tensor] | None, seed: int
+) -> Checkpoints:
+    """For what takes long, in a hidden folder beside ``out``."""
+    if inputs is None:
+        return Checkpoints()
+    content = hashlib.sha256()
+    for x in inputs:
+        content.update(f"{tuple(x.shape)}".encode() + x.numpy().tobytes())
+    parts = [plan.to_json(), digest, content.hexdigest(), seed, source_revision()]
+    return Checkpoints(out.absolute().parent / f".{out.name}.rounding", json.dumps(parts))
 
 
 def _integer_folder(

@@ -176,6 +176,39 @@ def test_what_was_rounded_is_not_rounded_again(
     assert files == ["gptq-channel-4-bits.safetensors", "gptq-channel-6-bits.safetensors"]
 
 
+def test_a_kill_while_a_network_is_rounded_loses_the_layer_in_hand(
+    pictures: tuple[StudyPicture, ...], tmp_path: Path
+) -> None:
+    straight = run_study(looking(pictures), tmp_path / "straight", device=CPU)
+    kept = tmp_path / "killed" / "networks"
+    seen: list[str] = []
+
+    def twice(progress: StudyProgress) -> None:
+        seen.append(progress.doing)
+        if seen.count(progress.doing) == 1 and "rounding" in progress.doing:
+            raise Killed
+
+    kills = 0
+    while True:
+        try:
+            outcome = run_study(
+                looking(pictures), tmp_path / "killed", device=CPU, on_progress=twice
+            )
+            break
+        except Killed:
+            kills += 1
+            assert (kept / ".gptq-channel-4-bits").exists() or (
+                kept / ".gptq-channel-6-bits"
+            ).exists()
+    assert kills > 10
+    assert outcome.result.to_json() == straight.result.to_json()
+    assert outcome.crops == straight.crops
+    assert sorted(path.name for path in kept.iterdir()) == [
+        "gptq-channel-4-bits.safetensors",
+        "gptq-channel-6-bits.safetensors",
+    ]
+
+
 def test_progress_counts_no_rounding_that_is_done(
     pictures: tuple[StudyPicture, ...], tmp_path: Path
 ) -> None:

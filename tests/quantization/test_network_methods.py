@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from quantisp.errors import PlanError
-from quantisp.quantization import IntFormat, LayerPlan, Plan, QuantizedModel, quantize
+from quantisp.quantization import IntFormat, LayerPlan, Plan, QuantizedModel, descent, quantize
 from quantisp.quantization.methods import adaround, incremental
 from quantisp.quantization.methods.adaround import SoftCodes, round_adaptively
 from quantisp.quantization.methods.brecq import find_blocks
@@ -139,7 +139,7 @@ def test_the_float_network_is_run_once_for_two_steps(
     calls: Counter[bool] = Counter()
 
     def count(_network: nn.Module, given: tuple[Tensor], _output: Tensor) -> None:
-        if len(given[0]) == incremental.BATCH:
+        if len(given[0]) == descent.BATCH:
             calls[torch.is_grad_enabled()] += 1
 
     residual.register_forward_hook(count)

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 
 from quantisp.errors import ModelError
 from quantisp.files import make_folder, write_atomically
-from quantisp.quantization import Plan, QuantizedModel, pack_quantized, unpack_quantized
+from quantisp.quantization import (
+    Checkpoints,
+    Plan,
+    QuantizedModel,
+    pack_quantized,
+    unpack_quantized,
+)
 
 __all__ = ["NETWORKS_FOLDER", "NetworkFiles"]
 
@@ -63,6 +69,12 @@ class NetworkFiles:
         tensors, texts = pack_quantized(quantized)
         make_folder(self._folder)
         write_atomically(self._path(stem), save(tensors, {**self._texts, **texts}))
+        self.checkpoints(stem, quantized.plan).remove()
+
+    def checkpoints(self, stem: str, plan: Plan) -> Checkpoints:
+        """For the parts of a rounding that is not done yet."""
+        identity = f"{self._texts.get('revision', '')} {plan.to_json()}"
+        return Checkpoints(self._folder / f".{stem}", identity)
 
     def _path(self, stem: str) -> Path:
         return self._folder / f"{stem}.safetensors"

@@ -116,6 +116,7 @@ class StudyNetworks:
                 self.request.calibration,
                 seed=self.request.seed,
                 on_layer=on_layer,
+                checkpoints=self.files.checkpoints(stem, plan),
             )
             self.files.keep(stem, self._weights)
         for line in self._weights.decisions:

@@ -21,6 +21,7 @@ from quantisp.quantization.batch_norm import (
     fold_batch_norms,
     without_batch_norms,
 )
+from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.cost import NetworkWork, PlanCost, count_macs, network_work, plan_cost
 from quantisp.quantization.float_formats import (
     WEIGHT_FORMATS,
@@ -72,6 +73,7 @@ __all__ = [
     "ActivationSettings",
     "Budget",
     "CalibratedMethod",
+    "Checkpoints",
     "FoldedNetwork",
     "Graph",
     "IncrementalGuide",

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from quantisp.errors import SettingError
 from quantisp.quantization.activations.settings import MIN_ACTIVATION_BITS
+from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.graph import Graph, capture
 from quantisp.quantization.integer.bounds import worst_accumulators
 from quantisp.quantization.integer.conversion import integer_network
@@ -43,6 +44,7 @@ def quantize_within(
     *,
     seed: int = 0,
     on_layer: Callable[[int, int], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> QuantizedModel:
     """Quantize a network so that no input makes a sum that an accumulator does not hold.
 
@@ -53,6 +55,7 @@ def quantize_within(
         accumulator_bits: 8 to 64, signed.
         seed: of what methods draw at random.
         on_layer: called with the number of layers rounded, and of all.
+        checkpoints: as for ``quantize``.
 
     Returns:
         The network, whose ``plan`` says what was chosen, and whose ``decisions`` say why.
@@ -75,6 +78,7 @@ def quantize_within(
         calibration if _looks(model, free) else None,
         seed=seed,
         on_layer=on_layer,
+        checkpoints=checkpoints,
     )
     bench = _Bench.of(model, rounded, inputs)
     fitting = _Feeding.of(bench.network(free), accumulator_bits)

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 
+from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.network import Report, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan
 from quantisp.quantization.sensitivity import measure_alone
@@ -43,6 +44,7 @@ class LayerwiseRounding:
         curvatures: Mapping[str, Tensor] | None = None,
         *,
         apart: bool = False,
+        checkpoints: Checkpoints | None = None,
     ) -> RoundedNetwork:
         """As :class:`quantisp.quantization.network.RoundBy`."""
         tried = {
@@ -53,7 +55,9 @@ class LayerwiseRounding:
         }
         if layers is not None:
             tried = {n: e if n in layers else FLOAT for n, e in tried.items()}
-        return walk(network, tried, inputs, report, curvatures, apart=apart)
+        return walk(
+            network, tried, inputs, report, curvatures, apart=apart, checkpoints=checkpoints
+        )
 
     def errors_alone(
         self, network: nn.Module, layers: Sequence[str], report: Report

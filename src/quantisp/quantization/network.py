@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 import torch
@@ -12,6 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from quantisp.quantization.affine import QuantizedWeight
+from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import find_layers
 
@@ -81,12 +82,14 @@ class RoundBy(Protocol):
         curvatures: Mapping[str, Tensor] | None = None,
         *,
         apart: bool = False,
+        checkpoints: Checkpoints | None = None,
     ) -> RoundedNetwork:
         """Round ``layers`` and leave every other weight as it is; None is every planned layer.
 
         ``curvatures`` are known from before, of this network or one that is nearly the same; with
         None, a method that looks at them has them measured. Layers that are rounded ``apart`` are
-        not told of each other's rounding, which takes a fraction of the time.
+        not told of each other's rounding, which takes a fraction of the time. ``checkpoints`` keep
+        layers that took long.
         """
         ...
 
@@ -105,6 +108,7 @@ class NetworkTask:
             were that one alone rounded.
         report: called with the number of steps done, and of all.
         seed: of whatever the method draws at random.
+        checkpoints: keep parts that took long, for the same task after a kill.
     """
 
     model: nn.Module
@@ -114,6 +118,7 @@ class NetworkTask:
     errors_alone: ErrorsAlone
     report: Report
     seed: int = 0
+    checkpoints: Checkpoints = field(default_factory=Checkpoints)
 
     def owners(self) -> list[str]:
         """The layers to round, but one alone of those that share a weight."""

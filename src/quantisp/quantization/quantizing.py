@@ -14,6 +14,7 @@ from quantisp.errors import ModelError, PlanError, SettingError
 from quantisp.quantization.activations.calibration import simulate_activations
 from quantisp.quantization.activations.placement import place_quantizers
 from quantisp.quantization.activations.power_of_two import power_of_two_weights
+from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.graph import Graph, capture, pad_inside
 from quantisp.quantization.layerwise import LayerwiseRounding
 from quantisp.quantization.methods import NETWORK
@@ -33,6 +34,7 @@ def quantize(
     *,
     seed: int = 0,
     on_layer: Callable[[int, int], None] | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> QuantizedModel:
     """Quantize a network's weights and activations; the network itself is not changed.
 
@@ -44,6 +46,8 @@ def quantize(
             that need some; no ground truth. ``rtn`` does not look at them, so they are refused.
         seed: of what methods draw at random; the same seed gives the same codes.
         on_layer: called with the number of layers done, and of all.
+        checkpoints: keep parts of a rounding that takes long, so that the same call goes on from
+            there after a kill; who gives them removes them.
 
     Returns:
         The quantized network, in the mode (training or evaluation) and on the devices of ``model``.
@@ -65,9 +69,11 @@ def quantize(
         for_activations=plan.quantizes_activations,
     )
     if together is None:
-        rounded = walk(model, resolved, inputs, on_layer)
+        rounded = walk(model, resolved, inputs, on_layer, checkpoints=checkpoints)
     else:
-        rounded = _rounded_together(together, model, resolved, inputs, seed, on_layer)
+        rounded = _rounded_together(
+            together, model, resolved, inputs, seed, on_layer, checkpoints or Checkpoints()
+        )
     quantized = QuantizedModel(
         rounded.network,
         plan=plan.without_activations(),
@@ -162,6 +168,7 @@ def _rounded_together(
     inputs: Sequence[Tensor],
     seed: int,
     on_layer: Callable[[int, int], None] | None,
+    checkpoints: Checkpoints,
 ) -> RoundedNetwork:
     network = copy.deepcopy(model).eval().requires_grad_(False)
 
@@ -178,6 +185,7 @@ def _rounded_together(
         errors_alone=rounding.errors_alone,
         report=on_layer or (lambda _done, _total: None),
         seed=seed,
+        checkpoints=checkpoints,
     )
     rounded = NETWORK[together](task)
     # In the mode and layout of the model.

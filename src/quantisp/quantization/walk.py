@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from quantisp.errors import ModelError, SettingError
 from quantisp.quantization.affine import QuantizedWeight, weight_scale
+from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.layers import Layer, find_layers
@@ -39,6 +40,7 @@ def walk(
     curvatures: Mapping[str, Tensor] | None = None,
     *,
     apart: bool = False,
+    checkpoints: Checkpoints | None = None,
 ) -> RoundedNetwork:
     """Quantize layer by layer, in the order in which the network uses them.
 
@@ -50,6 +52,7 @@ def walk(
         curvatures: of the layers whose methods look at them; None measures them, which takes half a
             minute.
         apart: layers are not told of each other's rounding, which takes a fraction of the time.
+        checkpoints: keep the layers whose methods look at inputs, and their curvatures.
 
     Raises:
         ModelError: a weight is not float32 or not finite, or a layer is not used by the inputs.
@@ -67,8 +70,13 @@ def walk(
     calls = count_calls(reference, calibration[0], looking) if looking else {}
     names = [*(name for name in planned if name not in calls), *calls]
     felt = [name for name in calls if resolved[name].method in LOOKS_AT_CURVATURE]
+    checkpoints = checkpoints or Checkpoints()
     if curvatures is None:
-        curvatures = output_curvatures(reference, felt, calibration) if felt else {}
+        curvatures = {}
+        if felt:
+            curvatures = checkpoints.remembered(
+                "curvatures", lambda: output_curvatures(reference, felt, calibration)
+            )
     inputs = first_inputs(calibration)
     float_inputs = FloatInputs(reference, inputs, calls)
     known = joint_statistics(network, reference, list(calls), inputs) if apart and calls else {}
@@ -81,13 +89,18 @@ def walk(
         if first != name:
             weights[name] = weights[first]
             continue
-        walked = _Stop(
-            name=name,
-            plan=resolved[name],
-            statistics=known.pop(name, None),
-            curvature=curvatures[name] if name in felt else None,
-        )
-        weight, bias = _rounded(layer, walked, planned[name], network, float_inputs)
+        found = checkpoints.get_weight(f"layer {name}") if name in calls else None
+        if found is None:
+            walked = _Stop(
+                name=name,
+                plan=resolved[name],
+                statistics=known.pop(name, None),
+                curvature=curvatures[name] if name in felt else None,
+            )
+            found = _rounded(layer, walked, planned[name], network, float_inputs)
+            if name in calls:
+                checkpoints.put_weight(f"layer {name}", *found)
+        weight, bias = found
         weights[name] = weight
         with torch.no_grad():
             layer.weight.copy_(weight.dequantize())

@@ -67,7 +67,11 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
         if not known:
             owners, report = task.owners(), part.part(0.0, MEASURING).report
             moments = float_statistics(base, owners, first_inputs(task.inputs))
-            known.append((output_curvatures(base, owners, task.inputs, moments, report), moments))
+            curvatures = task.checkpoints.remembered(
+                "curvatures",
+                lambda: output_curvatures(base, owners, task.inputs, moments, report),
+            )
+            known.append((curvatures, moments))
         return known[0]
 
     best = task.round_by(base, "rtn", [], _ignore)
@@ -77,7 +81,12 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
         "equalization": lambda part: part.round_by(equal, "rtn", [], part.report),
         "mse": lambda part: part.round_by(base, "mse", [], part.report),
         "yaqa": lambda part: part.round_by(
-            base, "yaqa", part.inputs, part.part(MEASURING, 1.0).report, curvatures=felt(part)[0]
+            base,
+            "yaqa",
+            part.inputs,
+            part.part(MEASURING, 1.0).report,
+            curvatures=felt(part)[0],
+            checkpoints=task.checkpoints.under("yaqa"),
         ),
         "incremental": lambda part: rounded_incrementally(
             part.part(MEASURING, 1.0), base, *felt(part)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +43,12 @@ def round_blocks(task: NetworkTask) -> RoundedNetwork:
     blocks = find_blocks(task.model, task.inputs[0], task.owners())
     weights = _sensitivity(task, list(blocks))
     for done, block in enumerate(blocks, start=1):
-        found = _round_block(task, found, block, blocks[block], weights[block])
+        codes = task.checkpoints.remembered(
+            f"block {block}",
+            partial(_round_block, task, found, block, blocks[block], weights[block]),
+        )
+        new = {name: replace(found.weights[name], codes=codes[name]) for name in blocks[block]}
+        found = found.with_weights(new, {})
         task.report(done, len(blocks))
     return found
 
@@ -82,7 +88,8 @@ def _above(name: str) -> list[str]:
 
 def _round_block(
     task: NetworkTask, start: RoundedNetwork, block: str, names: Sequence[str], weights: Tensor
-) -> RoundedNetwork:
+) -> dict[str, Tensor]:
+    """The codes of a block's layers."""
     module = start.network.get_submodule(block)
     soft = {name: _soft(task, start, name) for name in names}
     optimizer = torch.optim.Adam([codes.logits for codes in soft.values()], lr=RATE)
@@ -105,18 +112,7 @@ def _round_block(
         optimizer.zero_grad()
         loss.backward()  # pyright: ignore[reportUnknownMemberType]
         optimizer.step()
-    return start.with_weights(
-        {
-            name: QuantizedWeight(
-                codes=codes.rounded().to(torch.int32).cpu(),
-                scale=start.weights[name].scale,
-                axis=start.weights[name].axis,
-                groups=start.weights[name].groups,
-            )
-            for name, codes in soft.items()
-        },
-        {},
-    )
+    return {name: codes.rounded().to(torch.int32).cpu() for name, codes in soft.items()}
 
 
 def _soft(task: NetworkTask, start: RoundedNetwork, name: str) -> SoftCodes:
