@@ -79,10 +79,10 @@ class Material:
         return {(picture.height // factor, picture.width // factor) for picture in self.pictures}
 
     def measured(self) -> Mapping[str, str]:
-        """The name of the picture behind each digest of pixels that is measured on."""
-        truths = {picture.sha256: picture.name for picture in self.pictures}
-        inputs = {p.input_sha256: p.name for p in self.pictures if p.input_sha256 is not None}
-        return {**truths, **inputs}
+        """The name of the picture behind each digest of 8-bit pixels that is measured on."""
+        return {
+            digest: picture.name for picture in self.pictures for digest in picture.shown_sha256
+        }
 
     def degraded(self, crops: CalibrationCrops) -> list[Float[Tensor, "n c h w"]]:
         """Network inputs to calibrate with, degraded as the pictures are."""

@@ -204,7 +204,7 @@ def calibration_for(
     files = default_calibration() if sources is None else find_images(listed(sources))
     crops = calibration_crops(files, seed=seed)
     measured = {} if material is None else material.measured()
-    for file, digest in zip(files, crops.sha256, strict=True):
+    for file, digest in zip(files, crops.shown_sha256, strict=True):
         if digest in measured:
             raise ImageError(
                 f"expected other pictures to calibrate with than to measure on, {file.path} is "

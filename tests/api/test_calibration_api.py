@@ -6,7 +6,9 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import tifffile
 import torch
 from api_kit import KODAK_CFA, tiny_net, write_pictures
 from PIL import Image
@@ -16,6 +18,7 @@ from quantisp.api import evaluate, study_with_crops
 from quantisp.errors import ImageError, OutputError, SettingError
 from quantisp.evaluation import StudyProgress
 from quantisp.quantization import Plan, quantizing
+from quantisp.reports import report_page
 
 pytestmark = pytest.mark.unit
 
@@ -53,9 +56,9 @@ def test_progress_tells_which_layer_is_rounded(
     walks: list[str] = []
     walk = quantizing.walk
 
-    def counted(*arguments: Any) -> Any:
+    def counted(*arguments: Any, **options: Any) -> Any:
         walks.append("")
-        return walk(*arguments)
+        return walk(*arguments, **options)
 
     monkeypatch.setattr(quantizing, "walk", counted)
     study_with_crops(
@@ -82,6 +85,41 @@ def test_pictures_that_are_measured_are_refused_whatever_their_names(
     with pytest.raises(ImageError, match="is also measured on, as picture0: take it out of one"):
         quantisp.study(tiny_net(), data / "train", methods=["gptq"], calibration=copied, out=out)
     assert not out.exists()
+
+
+@pytest.mark.parametrize("factor", [256, 257])
+@pytest.mark.parametrize("deep", ["calibration", "measured"])
+def test_nor_with_sixteen_bits(data: Path, tmp_path: Path, factor: int, deep: str) -> None:
+    """Crops are of eight bits, and would be the very pixels that are measured on."""
+    plain = tmp_path / "plain.png"
+    Image.open(data / "train" / "picture0.png").save(plain)
+    samples = np.asarray(Image.open(plain)).astype(np.uint16) * factor
+    tifffile.imwrite(tmp_path / "deep.tif", samples, photometric="rgb")
+    pair = [plain, tmp_path / "deep.tif"]
+    images, calibration = pair if deep == "calibration" else reversed(pair)
+    with pytest.raises(ImageError, match="is also measured on"):
+        quantisp.study(tiny_net(), images, methods=["gptq"], calibration=calibration)
+
+
+def test_what_auto_decided_is_in_the_result(data: Path, tmp_path: Path, calibration: Path) -> None:
+    """Also of a study that was done before; rows of other methods have none."""
+    options: dict[str, Any] = {
+        "weight_bits": [4],
+        "methods": ["rtn:tensor", "auto:channel"],
+        "calibration": calibration,
+        "out": tmp_path / "out",
+    }
+    first = quantisp.study(tiny_net(), data / "val", **options)
+    plain, best = first.rows
+    assert plain.decisions == ()
+    assert best.decisions[0].startswith("rtn: mean squared error ")
+    assert any(line.startswith("equalization: ") for line in best.decisions)
+    assert json.loads(first.to_json())["rows"][1]["decisions"] == list(best.decisions)
+    assert "decisions" not in first.to_csv()
+    assert quantisp.study(tiny_net(), data / "val", **options).to_json() == first.to_json()
+    page = report_page(first, [], {})
+    assert page.count("mean squared error") >= 2
+    assert "4 bits, auto per channel" in page
 
 
 def test_other_calibration_is_another_study(data: Path, tmp_path: Path, calibration: Path) -> None:

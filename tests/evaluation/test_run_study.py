@@ -34,12 +34,13 @@ from quantisp.evaluation import (
     evaluate_pictures,
     measure,
     mosaicked,
+    networks,
     restoration,
     run_study,
 )
 from quantisp.inference import prepare, restore
 from quantisp.metrics import psnr_db
-from quantisp.quantization import Plan, quantize
+from quantisp.quantization import Plan, QuantizedModel, quantize
 
 pytestmark = pytest.mark.unit
 CPU = torch.device("cpu")
@@ -268,8 +269,22 @@ def test_a_network_that_gives_nan_ends_the_study(
         def forward(self, x: Tensor) -> Tensor:
             return self.head(x) / 0.0 * 0.0
 
-    with pytest.raises(RunError, match="found NaN"):
+    with pytest.raises(RunError, match="float, even: expected numbers from the network, found NaN"):
         run_study(request(pictures, Broken()), tmp_path, device=CPU)
+
+
+def test_nan_is_said_to_be_of_a_setting_and_a_picture(
+    pictures: tuple[StudyPicture, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*arguments: Any, **options: Any) -> QuantizedModel:
+        quantized = quantize(*arguments, **options)
+        with torch.no_grad():
+            quantized.network.get_submodule("tail").get_parameter("weight").fill_(torch.nan)
+        return quantized
+
+    monkeypatch.setattr(networks, "quantize", broken)
+    with pytest.raises(RunError, match="4 bits per tensor, even: expected numbers"):
+        run_study(request(pictures), tmp_path, device=CPU)
 
 
 def test_a_picture_that_changes_under_way_is_noticed(tmp_path: Path) -> None:

@@ -7,7 +7,15 @@ from quantisp.data.calibration import (
     default_calibration,
 )
 from quantisp.data.datasets import Dataset, find_dataset, read_training_picture
-from quantisp.data.images import SAMPLE, SUFFIXES, ImageFile, Picture, find_images, read_picture
+from quantisp.data.images import (
+    SAMPLE,
+    SUFFIXES,
+    ImageFile,
+    Picture,
+    as_8_bits,
+    find_images,
+    read_picture,
+)
 from quantisp.data.pairs import PairFiles, find_pairs
 from quantisp.data.patches import PatchCache
 from quantisp.data.tiles import TileSet, decode_tiles, open_tiles, remove_tiles
@@ -22,6 +30,7 @@ __all__ = [
     "PatchCache",
     "Picture",
     "TileSet",
+    "as_8_bits",
     "calibration_batches",
     "calibration_crops",
     "decode_tiles",

@@ -11,7 +11,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quantisp.data.images import ImageFile, find_images, read_picture
+from quantisp.data.images import ImageFile, as_8_bits, find_images, read_picture
 from quantisp.data.patches import PatchCache
 from quantisp.data.tiles import TileSet
 from quantisp.errors import ImageError
@@ -30,10 +30,12 @@ class CalibrationCrops:
 
     Args:
         sha256: of the pixels of each picture.
+        shown_sha256: the same of their upper eight bits, which crops are cut from.
         batches: RGB in [0, 1].
     """
 
     sha256: tuple[str, ...]
+    shown_sha256: tuple[str, ...]
     batches: tuple[Float[Tensor, "n 3 p p"], ...]
 
 
@@ -55,24 +57,24 @@ def calibration_crops(files: Sequence[ImageFile], *, seed: int = 0) -> Calibrati
     Args:
         files: the pictures.
         seed: chooses the places; the same seed chooses the same ones.
+
     Raises:
         ImageError: a picture is damaged, not RGB, or smaller than a crop.
     """
     pictures = [read_picture(file.path) for file in files]
     tiles: list[Tensor] = []
     for file, picture in zip(files, pictures, strict=True):
-        samples = picture.samples
+        samples = as_8_bits(picture).samples
         if min(samples.shape[:2]) < CROP_PX:
             raise ImageError(
                 f"expected calibration pictures of at least {CROP_PX}x{CROP_PX} px, {file.path} is "
                 f"{samples.shape[0]}x{samples.shape[1]}: leave it out of --calibration"
             )
-        if samples.dtype == np.uint16:
-            samples = (samples >> 8).astype(np.uint8)
         tiles.append(torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1))))
     patches = PatchCache(TileSet.of(tiles))
     return CalibrationCrops(
         sha256=tuple(p.sha256() for p in pictures),
+        shown_sha256=tuple(as_8_bits(p).sha256() for p in pictures),
         batches=calibration_batches(patches, seed=seed),
     )
 

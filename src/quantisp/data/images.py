@@ -6,7 +6,7 @@ import glob
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from quantisp.data.picture_files import upright
 from quantisp.errors import ImageError
 
-__all__ = ["SAMPLE", "SUFFIXES", "ImageFile", "Picture", "find_images", "read_picture"]
+__all__ = ["SAMPLE", "SUFFIXES", "ImageFile", "Picture", "as_8_bits", "find_images", "read_picture"]
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,13 @@ class Picture:
         digest = hashlib.sha256(f"{self.samples.shape} {self.samples.dtype} ".encode())
         digest.update(np.ascontiguousarray(self.samples).tobytes())
         return digest.hexdigest()
+
+
+def as_8_bits(picture: Picture) -> Picture:
+    """The upper eight bits of a 16-bit picture; an 8-bit one as it is."""
+    if picture.samples.dtype != np.uint16:
+        return picture
+    return replace(picture, samples=(picture.samples >> 8).astype(np.uint8))
 
 
 def find_images(

@@ -94,6 +94,12 @@ class StudyNetworks:
             self._graph = capture(self.request.model, self.request.calibration[0])
         return self._graph
 
+    def decisions(self, plan: Plan, setting: Setting) -> tuple[str, ...]:
+        """What was decided when the weights were rounded."""
+        if not looks_at_inputs(plan):
+            return ()
+        return self._with_weights(plan.without_activations(), setting, None).decisions
+
     def is_rounded(self, plan: Plan, setting: Setting) -> bool:
         """Whether its weights take no time any more; ``plan`` is without activations."""
         return not looks_at_inputs(plan) or self.files.get(file_stem(setting), plan) is not None

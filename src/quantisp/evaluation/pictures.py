@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from quantisp.data import ImageFile, PairFiles, Picture, read_picture
+from quantisp.data import ImageFile, PairFiles, Picture, as_8_bits, read_picture
 from quantisp.errors import ImageError
 from quantisp.evaluation.captures import Capture, capture_samples
 from quantisp.evaluation.degradation import Degradation, as_it_is, paired
@@ -32,6 +32,8 @@ class StudyPicture:
         name: in results.
         path: of the truth.
         sha256: of the truth's pixels.
+        shown_sha256: of the upper eight bits of all pixels that there are, where they have 16: of
+            the truth, and of the input where it is a picture of its own.
         height, width: of what is restored, in px.
         input_path, input_sha256: the same of the input, where it is a picture of its own.
         capture: a raw file, of which there is no truth; ``sha256`` is then of its samples.
@@ -45,6 +47,7 @@ class StudyPicture:
     input_path: Path | None = None
     input_sha256: str | None = None
     capture: Capture | None = None
+    shown_sha256: tuple[str, ...] = ()
 
     @property
     def pixels(self) -> int:
@@ -132,7 +135,12 @@ def survey(
         _check_size(file.path, (height, width), degradation)
         pictures.append(
             StudyPicture(
-                name=file.name, path=file.path, sha256=picture.sha256(), height=height, width=width
+                name=file.name,
+                path=file.path,
+                sha256=picture.sha256(),
+                height=height,
+                width=width,
+                shown_sha256=(as_8_bits(picture).sha256(),),
             )
         )
         if on_read is not None:
@@ -183,6 +191,7 @@ def survey_pairs(
                 width=width,
                 input_path=pair.input_path,
                 input_sha256=given.sha256(),
+                shown_sha256=(as_8_bits(target).sha256(), as_8_bits(given).sha256()),
             )
         )
         if on_read is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from quantisp.errors import RunError
 from quantisp.evaluation.captures import REFERENCE
 from quantisp.evaluation.crops import CropPlace, cut_crops, find_places
 from quantisp.evaluation.execution import IntegerTwin
@@ -120,6 +121,7 @@ def run_study(
             coverage=request.coverage,
             costs={setting: treatments.cost(setting) for setting in request.settings},
             layer_bits={setting: treatments.layer_bits(setting) for setting in request.settings},
+            decisions={setting: run.decisions(setting) for setting in request.settings},
             float_cost=request.work and plan_cost(request.work, floats),
         )
         result = with_sheets(result, run.cost_sheets(), request.within_db)
@@ -175,6 +177,12 @@ class _Run:
                 on_layer=partial(self._rounding, setting.label, self.done_px),
             )
         return {p.name: self._job(p, key, network, setting) for p in self.request.pictures}
+
+    def decisions(self, setting: Setting) -> tuple[str, ...]:
+        """What the method of the setting's weights tried and kept, where it says so."""
+        if setting.weight_format is not None:
+            return ()
+        return self.networks.decisions(self.treatments.plan(setting), setting)
 
     def cost_sheets(self) -> dict[Setting, CostSheet]:
         """Of settings with activations in integers."""
@@ -278,7 +286,10 @@ class _Run:
         if outcome is not None:
             self.kept += 1
             return outcome
-        outcome = self._measured(picture, network, against_float=setting is not None)
+        try:
+            outcome = self._measured(picture, network, against_float=setting is not None)
+        except RunError as error:
+            raise RunError(f"{_described(setting)}, {picture.name}: {error}") from error
         self.store.put(key, outcome)
         self.measured += 1
         self.done_px += picture.pixels

@@ -40,6 +40,7 @@ def summarise(
     coverage: tuple[LayerResult, ...] = (),
     costs: Mapping[Setting, PlanCost | None] | None = None,
     layer_bits: Mapping[Setting, Mapping[str, int | None] | None] | None = None,
+    decisions: Mapping[Setting, tuple[str, ...]] | None = None,
     float_cost: PlanCost | None = None,
 ) -> StudyResult:
     """Put the table together.
@@ -50,13 +51,14 @@ def summarise(
         outcomes: each setting's measurements of the same pictures.
         within_db: the drop that the recommendation allows.
         coverage: as in the result.
-        costs, layer_bits: of each setting; what is missing is left out.
+        costs, layer_bits, decisions: of each setting; what is missing is left out.
         float_cost: of the float network.
     """
     rows = tuple(
         replace(
             _costed(_row(setting, references, measured), (costs or {}).get(setting)),
             layer_bits=(layer_bits or {}).get(setting),
+            decisions=(decisions or {}).get(setting, ()),
         )
         for setting, measured in outcomes
     )

@@ -95,8 +95,8 @@ def check_network(
         exact: try the sizes themselves, and no other.
 
     Raises:
-        ModelError: its weights are not float32, it fails on an input, or it does not give RGB of
-            the expected size.
+        ModelError: its weights are not float32, it fails on an input, it does not give RGB of
+            the expected size, or it gives NaN.
     """
     other = {str(p.dtype) for p in model.parameters() if p.dtype != torch.float32}
     if other:
@@ -160,17 +160,21 @@ def _check_output(network: nn.Module, interface: Interface, size: tuple[int, int
     probe = torch.full((1, interface.channels, *size), 0.5)
     taken, name = tuple(probe.shape), type(network).__name__
     try:
-        shape = tuple(restore(network, probe).shape)
+        restored = restore(network, probe)
     # A network of somebody else may fail in any way.
     except Exception as error:
         raise ModelError(
             f"expected a network that restores an input {taken}, {name} fails on it "
             f"({' '.join(str(error).split())}): mend its forward"
         ) from error
-    if shape != interface.output_shape(*size):
+    if tuple(restored.shape) != interface.output_shape(*size):
         raise ModelError(
             f"expected RGB {interface.output_shape(*size)} from {name} for an input {taken}, found "
-            f"{shape}: mend its forward, or name another degradation"
+            f"{tuple(restored.shape)}: mend its forward, or name another degradation"
+        )
+    if bool(torch.isnan(restored).any()):
+        raise ModelError(
+            f"expected numbers from {name}, found NaN for a grey input {taken}: check its weights"
         )
 
 

@@ -22,6 +22,7 @@ from quantisp.quantization.model import QuantizedModel, verify_codes
 from quantisp.quantization.network import NetworkTask, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.statistics import first_inputs
+from quantisp.quantization.trial import check_finite, check_inputs
 from quantisp.quantization.walk import check_calibration, walk
 
 __all__ = ["quantize", "quantize_activations"]
@@ -61,6 +62,7 @@ def quantize(
     if isinstance(model, QuantizedModel):
         raise ModelError("expected a float network, found a quantized one: quantize its original")
     resolved = plan.resolve(model)
+    check_inputs(model, calibration)
     together = _network_method(resolved)
     inputs = check_calibration(
         resolved,
@@ -81,6 +83,8 @@ def quantize(
         decisions=rounded.decisions,
     )
     verify_codes(quantized)
+    if inputs:
+        check_finite(quantized, inputs, "the quantized network")
     if not plan.quantizes_activations:
         return quantized
     return quantize_activations(quantized, model, plan, calibration or ())

@@ -56,6 +56,7 @@ class StudyRow:
         line_buffer_bytes: of all line buffers on frames as large as the largest picture.
         frame_bytes: to and from memory for such a frame, with line buffers on the chip. These two
             are None where activations are in float.
+        decisions: what ``auto`` tried, what came of it, and what it kept; empty for other methods.
     """
 
     weight_bits: int | None
@@ -82,6 +83,7 @@ class StudyRow:
     differing_outputs: float | None = None
     line_buffer_bytes: int | None = None
     frame_bytes: int | None = None
+    decisions: tuple[str, ...] = ()
 
     @property
     def setting(self) -> Setting:

@@ -152,7 +152,7 @@ class StudyResult:
 
     def to_csv(self) -> str:
         """``study.csv``: without pictures and layers; an empty field is float or no value."""
-        left_out = ("images", "layer_bits")
+        left_out = ("images", "layer_bits", "decisions")
         columns = [name for name in StudyRow.__dataclass_fields__ if name not in left_out]
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import cast
 
-from quantisp.records import Crop, StudyResult
+from quantisp.records import Crop, StudyResult, StudyRow
 from quantisp.reports import paper
 from quantisp.reports.cost_figure import cost_figure
 from quantisp.reports.cost_sheet import (
@@ -53,6 +53,7 @@ def report_page(result: StudyResult, crops: Sequence[Crop], run: Mapping[str, st
         section("What it looks like", *_crop_figures(result, crops)) if crops else "",
         section("Each picture", *(image_table(result, one) for one in study_series(result))),
         section("What was quantized", *_coverage(result)) if result.coverage else "",
+        section("What was decided", *_decisions(result)) if _decided(result) else "",
         section("How it was measured", definitions(_protocol(result))),
         section("The run", definitions(run)) if run else "",
     ]
@@ -199,6 +200,24 @@ def _coverage(result: StudyResult) -> Iterable[str]:
     lines = coverage_lines(result) or ["Every layer's weights; biases stay in float."]
     yield from (f'<p class="facts">{escape(line)}</p>' for line in lines)
     yield layer_table(result)
+
+
+def _decisions(result: StudyResult) -> Iterable[str]:
+    yield (
+        '<p class="facts">A step of <code>auto</code> stays if the squared error of the output '
+        "against float falls by at least 1% on crops that it did not see. No ground truth is "
+        "looked at.</p>"
+    )
+    for row in _decided(result):
+        lines = "\n".join(f"<li>{number(escape(line))}</li>" for line in row.decisions)
+        label = escape(f"{row.setting.label}, {row.method} per {row.granularity}")
+        yield f"<details>\n<summary>{label}</summary>\n<ul>\n{lines}\n</ul>\n</details>"
+
+
+def _decided(result: StudyResult) -> list[StudyRow]:
+    """The rows whose method decided something; of all activation widths the first."""
+    rows = {row.decisions: row for row in reversed(result.rows) if row.decisions}
+    return list(reversed(rows.values()))
 
 
 def _protocol(result: StudyResult) -> dict[str, str]:

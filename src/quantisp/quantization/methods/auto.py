@@ -51,8 +51,10 @@ def choose_steps(task: NetworkTask) -> RoundedNetwork:
     Raises:
         RunError: the outputs are not finite.
     """
-    held_out = task.inputs[HELD_OUT - 1 :: HELD_OUT] or task.inputs[-1:]
-    kept = [x for x in task.inputs if not any(x is other for other in held_out)]
+    count = len(task.inputs)
+    apart = range(HELD_OUT - 1, count, HELD_OUT) or range(count - 1, count)
+    held_out = [task.inputs[index] for index in apart]
+    kept = [x for index, x in enumerate(task.inputs) if index not in apart]
     task = replace(task, inputs=kept)
     equal = equalize(task.model, kept[0], list(task.formats))
     base: nn.Module = task.model
