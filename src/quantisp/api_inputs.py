@@ -186,8 +186,8 @@ def find_degradation(found: LoadedModel, degradation: str | None) -> Degradation
     if found.pattern is None:
         raise ModelError(
             f"expected a network that names its CFA as .pattern, {found.name} does not: say what "
-            "it undoes with --degradation noise:25, downscale:2 or mosaic:bayer, or give --inputs "
-            "and --targets"
+            "it undoes with --degradation noise:25, downscale:2, mosaic:bayer, or none where its "
+            "inputs are pictures; studies also take --inputs and --targets"
         )
     if found.provenance is not None and found.provenance.domain in LIGHT:
         return captured(found.pattern, RAW_ISO, found.provenance.domain)

@@ -30,6 +30,13 @@ def test_a_cfa_may_be_named_for_a_network_that_names_none():
     assert parse_degradation("mosaic:rgbw-kodak", KODAK_CFA).pattern == KODAK_CFA
 
 
+def test_nothing_may_be_done():
+    rgb = truth(0, 41, 50)
+    degradation = parse_degradation("none")
+    assert torch.equal(degradation.whole(degradation.degrade(rgb, "seed")), rgb)
+    assert degradation.pattern is None
+
+
 def test_noise_follows_from_the_content_alone():
     rgb = truth(0, 200, 200)
     noise = noisy(25.0).degrade(rgb, "one") - rgb

@@ -75,7 +75,8 @@ DegradationOption = Annotated[
     typer.Option(
         "--degradation",
         help="What the network undoes: mosaic, mosaic:CFA, raw:ISO (a sensor's linear, noisy "
-        "mosaic), raw-srgb:ISO (the same, coded), noise:SIGMA (8-bit steps) or downscale:FACTOR.",
+        "mosaic), raw-srgb:ISO (the same, coded), noise:SIGMA (8-bit steps), downscale:FACTOR, "
+        "or none (inputs are pictures).",
         show_default="mosaic of the network's CFA; raw:800 for one that is trained on linear light",
     ),
 ]

@@ -25,6 +25,7 @@ __all__ = [
     "mosaicked",
     "noisy",
     "paired",
+    "undegraded",
 ]
 
 
@@ -140,6 +141,19 @@ def downscaled(factor: int) -> Degradation:
         "times (bicubic, a = -0.5, antialiased), clipped to [0, 1] and rounded to 8 bits",
         interface=Interface(channels=3, factor=factor),
         change=change,
+    )
+
+
+def undegraded() -> Degradation:
+    """Nothing: the network gets the picture, and should give it back, as an autoencoder does.
+
+    Networks of pairs are calibrated so, whose inputs are pictures.
+    """
+    return Degradation(
+        name="none",
+        sentence="the picture itself, its values in [0, 1]",
+        interface=Interface(channels=3),
+        change=lambda picture, _: picture,
     )
 
 

@@ -6,7 +6,7 @@ import math
 
 from quantisp.cfa import CFAPattern, parse_pattern
 from quantisp.errors import SettingError
-from quantisp.evaluation.degradation import Degradation, downscaled, mosaicked, noisy
+from quantisp.evaluation.degradation import Degradation, downscaled, mosaicked, noisy, undegraded
 from quantisp.evaluation.raw_degradation import captured
 
 __all__ = ["parse_degradation"]
@@ -15,14 +15,14 @@ MOST_NOISE = 255.0
 LARGEST_FACTOR = 16
 KNOWN = (
     f"mosaic, mosaic:CFA, raw:ISO, raw-srgb:ISO, noise:SIGMA (in 8-bit steps, to {MOST_NOISE:g}), "
-    f"downscale:FACTOR (2 to {LARGEST_FACTOR})"
+    f"downscale:FACTOR (2 to {LARGEST_FACTOR}), none"
 )
 
 
 def parse_degradation(
     text: str, pattern: CFAPattern | None = None, domain: str = "linear"
 ) -> Degradation:
-    """``mosaic``, ``mosaic:bayer``, ``raw:800``, ``noise:25`` or ``downscale:2``.
+    """``mosaic``, ``mosaic:bayer``, ``raw:800``, ``noise:25``, ``downscale:2`` or ``none``.
 
     >>> parse_degradation("noise:25").name
     'noise:25'
@@ -46,6 +46,8 @@ def parse_degradation(
         return captured(named, _number(value), "srgb" if kind == "raw-srgb" else domain)
     if kind == "downscale" and 2 <= _number(value) <= LARGEST_FACTOR and value.isdecimal():
         return downscaled(int(value))
+    if text == "none":
+        return undegraded()
     raise SettingError(
         f"expected a degradation among {KNOWN}, found {text!r}: correct --degradation"
     )
