@@ -25,6 +25,7 @@ __all__ = [
     "find_settings",
     "find_ways",
     "fitted_settings",
+    "ordered_activations",
     "width_of_input",
 ]
 
@@ -146,9 +147,6 @@ def find_settings(
     Raises:
         SettingError: none, or one that does not exist.
     """
-    # The widest first: weights are rounded once for all of them.
-    numbers = {operator.index(bits) for bits in activation_bits if bits is not None}
-    activations = [*([None] if None in activation_bits else []), *sorted(numbers, reverse=True)]
     settings = tuple(
         Setting(
             method=method,
@@ -158,7 +156,7 @@ def find_settings(
         )
         for method, granularity in ways
         for bits in sorted({operator.index(bits) for bits in weight_bits})
-        for width in activations
+        for width in ordered_activations(activation_bits)
     )
     if not settings:
         raise SettingError("expected at least one width, method and granularity, found none")
@@ -166,6 +164,12 @@ def find_settings(
     for setting in settings:
         plan_of(setting)
     return settings
+
+
+def ordered_activations(activation_bits: Sequence[int | None]) -> tuple[int | None, ...]:
+    """Float, then the widest first: weights are rounded once for all of them."""
+    numbers = {operator.index(bits) for bits in activation_bits if bits is not None}
+    return (*([None] if None in activation_bits else []), *sorted(numbers, reverse=True))
 
 
 def calibration_for(

@@ -19,6 +19,7 @@ from quantisp.api_settings import (
     find_settings,
     find_ways,
     fitted_settings,
+    ordered_activations,
     width_of_input,
 )
 from quantisp.errors import ModelError, SettingError
@@ -107,7 +108,7 @@ def study(
         skip_layers: names or globs of layers that stay in float; ``.`` is the network itself.
         granularities: ``tensor``, ``channel`` or both, for methods that do not name their own.
         budgets: such as ``mean-bits=5``, ``kilobytes=1000`` or ``bops=12.5%``: rows with the widths
-            of least error within them, for each method and granularity.
+            of least error within them, for each method, granularity and width of activations.
         plans: more rows, by name.
         weight_formats: such as ``fp8-e4m3``: rows to compare with.
         observer: how ranges of activations are found: ``mse``, ``minmax`` or ``percentile``.
@@ -254,10 +255,12 @@ def study_with_crops(
         plans=plans,
         weight_formats=weight_formats,
         skip_layers=skipped,
+        activation_bits=ordered_activations(activation_bits),
     )
     work = network_work(folding.network, count_macs(folding.network, example))
     for setting, budget in mixed.budgets.items():
-        check_budget(folding.network, plan_of(setting, skipped), work, budget)
+        plan = plan_of(setting, skipped, activations)
+        check_budget(folding.network, plan, work, budget)
     used = {*(method for method, _ in ways), *mixed.methods}
     planned = [*uniform, *mixed.plans.values()]
     in_integers = any(plan.quantizes_activations for plan in planned)

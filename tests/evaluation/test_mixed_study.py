@@ -186,3 +186,40 @@ def test_a_plan_may_not_have_the_name_of_a_budget(pictures: tuple[StudyPicture, 
     plan = Plan.uniform(weight_bits=4, method="quantease", granularity="channel")
     with pytest.raises(SettingError, match="'mean-bits=4' twice: rename the plan"):
         mixed_request(pictures, plans={"mean-bits=4": plan})
+
+
+def test_a_budget_is_met_at_every_width_of_activations(
+    pictures: tuple[StudyPicture, ...], tmp_path: Path
+) -> None:
+    """Bit operations are those of the activations' width; sensitivities are measured once."""
+    asked = mixed_request(
+        pictures,
+        budgets=["mean-bits=4", "bops=8%"],
+        plans={},
+        weight_formats=[],
+        activation_bits=(None, 12, 8),
+    )
+    outcome = run_study(asked, tmp_path, device=CPU)
+    mean, bops = (
+        [row for row in outcome.result.rows if row.plan == plan]
+        for plan in ("mean-bits=4", "bops=8%")
+    )
+    for rows in (mean, bops):
+        assert [row.activation_bits for row in rows] == [None, 12, 8]
+    assert len({json.dumps(row.layer_bits) for row in mean}) == 1
+    limit = 0.08 * (outcome.result.float.bops_per_px or 0.0)
+    assert all(row.bops_per_px is not None and row.bops_per_px <= limit for row in bops)
+    # Narrower activations leave more operations for weights.
+    widths = [row.mean_weight_bits or 0.0 for row in bops]
+    assert widths[0] < widths[1] <= widths[2]
+    energies = [row.mac_energy_pj or 0.0 for row in bops]
+    assert energies[2] < energies[1] < energies[0]
+    names = {path.stem for path in (tmp_path / "plans").iterdir()}
+    assert len(names) == 6
+    for path in (tmp_path / "plans").iterdir():
+        plan = Plan.from_json(path.read_text())
+        assert f"a{plan.default.activation_bits}" in path.stem or not plan.quantizes_activations
+    lines = (tmp_path / "jobs.jsonl").read_text().splitlines()
+    notes = [line for line in lines if '"note"' in line]
+    assert len(notes) == len({json.loads(line)["note"] for line in notes})
+    assert len(notes) == len(mean[0].layer_bits or ())

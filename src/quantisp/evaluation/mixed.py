@@ -49,6 +49,7 @@ def mixed_settings(
     plans: Mapping[str, Plan] | None = None,
     weight_formats: Sequence[str] = (),
     skip_layers: Sequence[str] = (),
+    activation_bits: Sequence[int | None] = (None,),
 ) -> MixedSettings:
     """Check and name them.
 
@@ -59,6 +60,7 @@ def mixed_settings(
         plans: by the names that their rows get.
         weight_formats: of ``WEIGHT_FORMATS``.
         skip_layers: the names of layers that stay in float, but for given plans.
+        activation_bits: each budget is met with each of them, too.
 
     Raises:
         SettingError: a budget, method or format that does not exist, or two rows of one name.
@@ -66,9 +68,10 @@ def mixed_settings(
     """
     given = [(setting_of_plan(name, plan, model), plan) for name, plan in (plans or {}).items()]
     met = [
-        (_of_budget(budget, method, granularity), budget)
+        (_of_budget(budget, method, granularity, width), budget)
         for method, granularity in ways
         for budget in dict.fromkeys(map(Budget.parse, budgets))
+        for width in dict.fromkeys(activation_bits)
     ]
     for setting, _ in met:
         shared_layers(model, plan_of(setting, skip_layers))
@@ -83,11 +86,14 @@ def mixed_settings(
     return MixedSettings(settings=settings, plans=dict(given), budgets=dict(met))
 
 
-def _of_budget(budget: Budget, method: str, granularity: str) -> Setting:
+def _of_budget(
+    budget: Budget, method: str, granularity: str, activation_bits: int | None
+) -> Setting:
     return Setting(
         method=method,
         granularity=cast("Granularity", granularity),
         weight_bits=None,
+        activation_bits=activation_bits,
         plan=str(budget),
     )
 

@@ -99,8 +99,13 @@ def looks_at_inputs(plan: Plan) -> bool:
 
 
 def file_stem(setting: Setting) -> str:
-    """What a setting's files are called, such as ``auto-channel-5-bits``."""
+    """What a setting's files are called, such as ``auto-channel-5-bits``.
+
+    Activations count where a plan was chosen for them.
+    """
     label = setting.label.replace("%", "-percent")
+    if setting.plan is not None and setting.activation_bits is not None:
+        label = f"{label}-a{setting.activation_bits}"
     return re.sub(r"[^\w.=-]", "-", f"{setting.method}-{setting.granularity}-{label}")
 
 
@@ -170,7 +175,7 @@ class Treatments:
                 "expected the network's cost beside a budget, found none: count multiplications"
             )
         base = self._plan_of(setting)
-        measured = _quickly(base)
+        measured = _quickly(base.without_activations())
         names = tuple(shared_layers(self.model, base))
         keys = {name: self._note_key(measured, name) for name in names}
         known = {name: note for name in names if (note := self.store.note(keys[name])) is not None}
