@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor, nn
+
+from quantisp.errors import QuantispError
 
 __all__ = [
     "LAYER_KINDS",
     "Layer",
     "bias_of",
     "find_layers",
+    "naming_layer",
     "over_channels",
     "small_modules",
 ]
@@ -97,6 +101,15 @@ def small_modules(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in modules
         if name not in layers and any(True for _ in module.parameters(recurse=False))
     }
+
+
+@contextmanager
+def naming_layer(name: str) -> Generator[None]:
+    """What goes wrong inside says in which layer it did."""
+    try:
+        yield
+    except QuantispError as error:
+        raise type(error)(f"in layer {name!r}: {error}") from error
 
 
 def bias_of(module: nn.Module) -> nn.Parameter | None:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.errors import ModelError, PlanError, SettingError
+from quantisp.errors import ModelError, PlanError, RunError, SettingError
 from quantisp.quantization.activations.calibration import simulate_activations
 from quantisp.quantization.activations.placement import place_quantizers
 from quantisp.quantization.activations.power_of_two import power_of_two_weights
@@ -56,7 +56,7 @@ def quantize(
         PlanError: the plan does not fit the network, or a layer was not quantized as planned.
         ModelError: weights that are not float32, or not finite.
         SettingError: calibration that nothing would look at, or too little of it.
-        RunError: a method gave codes that are not in the format or not in the network.
+        RunError: a method fails, or gave codes that are not in the format or not in the network.
     """
     if isinstance(model, QuantizedModel):
         raise ModelError("expected a float network, found a quantized one: quantize its original")
@@ -188,6 +188,12 @@ def _rounded_together(
         checkpoints=checkpoints,
     )
     rounded = NETWORK[together](task)
+    unplanned = [n for n in rounded.weights if n not in resolved or not resolved[n].weight_bits]
+    if unplanned:
+        raise RunError(
+            f"expected layer {unplanned[0]!r} in float, found codes: method {together!r} is at "
+            "fault, choose another"
+        )
     # In the mode and layout of the model.
     finished = copy.deepcopy(model)
     finished.load_state_dict(rounded.network.state_dict())
