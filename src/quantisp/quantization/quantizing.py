@@ -17,11 +17,11 @@ from quantisp.quantization.activations.power_of_two import power_of_two_weights
 from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.graph import Graph, capture, pad_inside
 from quantisp.quantization.layerwise import LayerwiseRounding
-from quantisp.quantization.methods import NETWORK
+from quantisp.quantization.methods import METHODS, NETWORK
 from quantisp.quantization.model import QuantizedModel, verify_codes
 from quantisp.quantization.network import NetworkTask, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
-from quantisp.quantization.statistics import first_inputs
+from quantisp.quantization.statistics import count_calls, first_inputs
 from quantisp.quantization.walk import check_calibration, walk
 
 __all__ = ["quantize", "quantize_activations"]
@@ -54,7 +54,7 @@ def quantize(
 
     Raises:
         PlanError: the plan does not fit the network, or a layer was not quantized as planned.
-        ModelError: weights that are not float32, or not finite.
+        ModelError: weights that are not finite float32, or a layer that inputs do not reach.
         SettingError: calibration that nothing would look at, or too little of it.
         RunError: a method fails, or gave codes that are not in the format or not in the network.
     """
@@ -171,7 +171,9 @@ def _rounded_together(
     checkpoints: Checkpoints,
 ) -> RoundedNetwork:
     network = copy.deepcopy(model).eval().requires_grad_(False)
-
+    # Said before anything is rounded, which may take minutes.
+    planned = [name for name, entry in resolved.items() if entry.weight_bits is not None]
+    count_calls(network, inputs[0], [n for n in planned if resolved[n].method not in METHODS])
     rounding = LayerwiseRounding(resolved=resolved, calibration=inputs, instead_of=together)
     task = NetworkTask(
         model=network,
@@ -188,7 +190,7 @@ def _rounded_together(
         checkpoints=checkpoints,
     )
     rounded = NETWORK[together](task)
-    unplanned = [n for n in rounded.weights if n not in resolved or not resolved[n].weight_bits]
+    unplanned = [n for n in rounded.weights if n not in planned]
     if unplanned:
         raise RunError(
             f"expected layer {unplanned[0]!r} in float, found codes: method {together!r} is at "
