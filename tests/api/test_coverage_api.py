@@ -100,6 +100,31 @@ def test_nothing_is_said_where_everything_is_quantized(pictures: Path):
     assert "Every layer&#x27;s weights; biases stay in float." in report_page(result, (), {})
 
 
+class Sharpened(nn.Conv2d):
+    """A convolution whose weight is another one, and a fixed filter before it."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3, 3, padding=1)
+        self.register_buffer("kernel", torch.full((3, 1, 3, 3), 1 / 9))
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        blurred = nn.functional.conv2d(input, self.kernel, padding=1, groups=3)
+        return self._conv_forward(2 * input - blurred, self.weight * 2, self.bias)
+
+
+def test_weights_that_are_computed_and_buffers_are_named(pictures: Path):
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), Sharpened())
+    with pytest.raises(PlanError, match=r"found 1 \(Sharpened\), which no .* --skip-layers 1$"):
+        studied(pictures, network)
+    result = studied(pictures, network, skip_layers=["1"])
+    first, second = coverage_lines(result)
+    assert first.startswith(
+        "In float: 1 of 2 layers with parameters (90.00% of them): 1 (Sharpened)"
+    )
+    assert second == "In float, too: 1.kernel (27 numbers): a buffer, which no plan quantizes"
+    assert "1.kernel" in report_page(result, (), {})
+
+
 def test_a_layer_that_is_skipped_keeps_its_weights(pictures: Path):
     every = studied(pictures, Mixed(unknown=False), weight_bits=[2])
     fewer = studied(pictures, Mixed(unknown=False), weight_bits=[2], skip_layers=["head", "up"])

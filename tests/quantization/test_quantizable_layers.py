@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -69,6 +71,86 @@ def test_reparametrised_weight_is_not_mistaken_for_a_plain_one():
     network = nn.Sequential(parametrizations.weight_norm(nn.Linear(4, 4)))
     with pytest.raises(PlanError, match="which no quantizer knows"):
         quantize(network, Plan.uniform())
+
+
+class Standardised(nn.Conv2d):
+    """Multiplies with another weight than it has."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        weight = self.weight - self.weight.mean((1, 2, 3), keepdim=True)
+        return self._conv_forward(input, weight, self.bias)
+
+
+class Doubled(nn.Conv2d):
+    """The same, further inside."""
+
+    def _conv_forward(self, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:  # noqa: A002
+        return super()._conv_forward(input, 2.0 * weight, bias)
+
+
+class Halved(nn.Linear):
+    """As a linear layer."""
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002
+        return nn.functional.linear(input, 0.5 * self.weight, self.bias)
+
+
+class Named(nn.Conv2d):
+    """Has nothing of its own but a way to be made."""
+
+    def __init__(self) -> None:
+        super().__init__(3, 3, 3)
+
+
+def patched() -> nn.Module:
+    layer = nn.Conv2d(3, 3, 3)
+    layer.forward = lambda x: nn.functional.conv2d(x, layer.weight.sin())
+    return layer
+
+
+@pytest.mark.parametrize("make", [lambda: Standardised(3, 3, 3), lambda: Doubled(3, 3, 3), patched])
+def test_a_layer_that_computes_its_weight_is_not_mistaken_for_a_plain_one(
+    make: Callable[[], nn.Module],
+):
+    network = nn.Sequential(nn.Conv2d(3, 3, 1), make())
+    kind = type(network[1]).__name__
+    with pytest.raises(PlanError, match=f"layer '1' is a {kind} with weight, which no quantizer"):
+        quantize(network, Plan.uniform())
+    quantized = quantize(network, Plan.uniform().with_layer("1", LayerPlan(weight_bits=None)))
+    assert list(quantized.codes) == ["0"]
+    assert quantized.coverage["1"].reason.endswith(f"no quantizer knows {kind}")
+
+
+def test_a_subclass_that_computes_as_its_kind_is_of_that_kind():
+    axes = {
+        name: layer.output_axis for name, layer in find_layers(nn.ModuleList([Named()])).items()
+    }
+    assert axes == {"0": 0}
+    assert find_layers(nn.ModuleList([Halved(2, 2)]))["0"].output_axis is None
+
+
+class Blurred(nn.Module):
+    """Multiplies with a buffer, and has others that are no weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 3, 1)
+        self.norm = nn.BatchNorm2d(3)
+        self.register_buffer("kernel", torch.full((3, 1, 3, 3), 1 / 9), persistent=False)
+        self.register_buffer("mask", torch.eye(4))
+        self.register_buffer("mean", torch.full((3,), 0.4))
+        self.register_buffer("places", torch.arange(4).reshape(2, 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(nn.functional.conv2d(x, self.kernel, groups=3))
+
+
+def test_buffers_that_may_be_weights_are_named():
+    coverage = quantize(Blurred(), Plan.uniform(weight_bits=4)).coverage
+    assert list(coverage) == ["mix", "norm", "kernel"]
+    kernel = coverage["kernel"]
+    assert (kernel.kind, kernel.weights, kernel.weight_bits) == ("buffer", 27, None)
+    assert kernel.reason == "a buffer, which no plan quantizes"
 
 
 # A curvature is measured by gradients of the whole network's output, which parts do not have.

@@ -9,7 +9,15 @@ from typing import cast
 from torch import nn
 
 from quantisp.errors import PlanError
-from quantisp.quantization import BATCH_NORMS, FoldedNetwork, Plan, find_layers
+from quantisp.quantization import (
+    BATCH_NORMS,
+    BUFFER_IN_FLOAT,
+    BUFFER_KIND,
+    FoldedNetwork,
+    Plan,
+    find_layers,
+    weight_buffers,
+)
 from quantisp.records import LayerResult
 
 __all__ = ["ROOT", "coverage", "skipped_layers"]
@@ -54,6 +62,8 @@ def skipped_layers(network: nn.Module, patterns: Sequence[str]) -> tuple[str, ..
 def coverage(folding: FoldedNetwork, plans: Sequence[Plan]) -> tuple[LayerResult, ...]:
     """Every module with parameters: the widths that the plans give it, or why it is in float.
 
+    Buffers that may be weights come last.
+
     Args:
         folding: the network, and what became of its batch normalisations.
         plans: of the study.
@@ -86,4 +96,9 @@ def coverage(folding: FoldedNetwork, plans: Sequence[Plan]) -> tuple[LayerResult
         elif count or isinstance(module, BATCH_NORMS):
             reason = folding.left.get(name, "its parameters have one dimension")
             found.append(LayerResult(name=name, kind=kind, weights=count, reason=reason))
+    for name, buffer in weight_buffers(folding.network).items():
+        count = buffer.numel()
+        found.append(
+            LayerResult(name=name, kind=BUFFER_KIND, weights=count, reason=BUFFER_IN_FLOAT)
+        )
     return tuple(found)

@@ -32,7 +32,13 @@ from quantisp.quantization.float_formats import (
 from quantisp.quantization.formats import MAX_BITS, MIN_BITS, IntFormat
 from quantisp.quantization.graph import Graph, PadsInside, capture, run_float
 from quantisp.quantization.incremental_guide import IncrementalGuide
-from quantisp.quantization.layers import Layer, find_layers
+from quantisp.quantization.layers import (
+    BUFFER_IN_FLOAT,
+    BUFFER_KIND,
+    Layer,
+    find_layers,
+    weight_buffers,
+)
 from quantisp.quantization.methods import (
     CALIBRATED,
     METHODS,
@@ -60,6 +66,8 @@ from quantisp.quantization.trainable import FINE_TUNING, TrainableModel
 
 __all__ = [
     "BATCH_NORMS",
+    "BUFFER_IN_FLOAT",
+    "BUFFER_KIND",
     "CALIBRATED",
     "FINE_TUNING",
     "MAX_BITS",
@@ -123,6 +131,7 @@ __all__ = [
     "run_float",
     "shared_layers",
     "unpack_quantized",
+    "weight_buffers",
     "weight_scale",
     "without_batch_norms",
 ]

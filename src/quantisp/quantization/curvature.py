@@ -57,6 +57,7 @@ def output_curvatures(
         report: called with the number of gradients found, and of all.
 
     Raises:
+        ModelError: the network does not use one of the layers.
         RunError: a gradient is not finite.
     """
     network = copy.deepcopy(network).eval().requires_grad_(False)

@@ -2,31 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 from torch import Tensor, nn
 
+from quantisp.errors import QuantispError
+
 __all__ = [
+    "BUFFER_IN_FLOAT",
+    "BUFFER_KIND",
     "LAYER_KINDS",
     "Layer",
     "bias_of",
     "find_layers",
+    "naming_layer",
     "over_channels",
     "small_modules",
+    "weight_buffers",
 ]
 
 # Each kind, and the axis of its weight that counts output channels.
 _OUTPUT_AXIS: dict[type[nn.Module], int] = {nn.Conv2d: 0, nn.ConvTranspose2d: 1, nn.Linear: 0}
 LAYER_KINDS = ", ".join(kind.__name__ for kind in _OUTPUT_AXIS)
+# What makes the weight that multiplies out of the parameter, where a class overrides it.
+_COMPUTING = ("forward", "_conv_forward")
+# What stands in a coverage for a buffer, which is no module.
+BUFFER_KIND = "buffer"
+BUFFER_IN_FLOAT = "a buffer, which no plan quantizes"
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Layer:
     """A module that owns parameters of two or more dimensions.
 
-    Biases and other parameters of one dimension stay in float, and buffers are not weights.
+    Biases and other parameters of one dimension stay in float, and so do buffers.
 
     Args:
         name: as in ``named_modules``; the network itself is ``""``.
@@ -73,7 +85,9 @@ def find_layers(model: nn.Module) -> dict[str, Layer]:
     """Every module that owns weights, by name; a module that is used twice appears once.
 
     A reparametrised layer (weight norm, ``torch.nn.utils.parametrize``) owns no plain ``weight``
-    and so counts as a module that no quantizer knows.
+    and so counts as a module that no quantizer knows. So does a subclass whose ``forward`` is its
+    own, such as a convolution that standardises its weight: what multiplies there is not what a
+    plan would quantize.
     """
     layers: dict[str, Layer] = {}
     # PyTorch annotates this one generator in part.
@@ -99,6 +113,29 @@ def small_modules(model: nn.Module) -> dict[str, nn.Module]:
     }
 
 
+def weight_buffers(model: nn.Module) -> dict[str, Tensor]:
+    """The floating-point buffers of two or more dimensions, by name: they may be used as weights.
+
+    A mask, all of whose values are 0 or 1, is none of them: there is nothing to quantize.
+    """
+    return {
+        name: value
+        for name, value in model.named_buffers()
+        if value.ndim >= 2
+        and (value.is_floating_point() or value.is_complex())
+        and not bool(((value == 0) | (value == 1)).all())
+    }
+
+
+@contextmanager
+def naming_layer(name: str) -> Generator[None]:
+    """What goes wrong inside says in which layer it did."""
+    try:
+        yield
+    except QuantispError as error:
+        raise type(error)(f"in layer {name!r}: {error}") from error
+
+
 def bias_of(module: nn.Module) -> nn.Parameter | None:
     """The module's own bias, if it has one."""
     return dict(module.named_parameters(recurse=False)).get("bias")
@@ -122,4 +159,13 @@ def over_channels(module: nn.Module, values: Tensor) -> Tensor:
 def _output_axis(module: nn.Module, weights: tuple[str, ...]) -> int | None:
     if weights != ("weight",):
         return None
-    return next((axis for kind, axis in _OUTPUT_AXIS.items() if isinstance(module, kind)), None)
+    known = (axis for kind, axis in _OUTPUT_AXIS.items() if _computes_as(module, kind))
+    return next(known, None)
+
+
+def _computes_as(module: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a module is of that kind, and uses its weight as that kind does."""
+    return isinstance(module, kind) and all(
+        name not in vars(module) and getattr(type(module), name, None) is getattr(kind, name, None)
+        for name in _COMPUTING
+    )

@@ -17,7 +17,6 @@ __all__ = ["LayerwiseRounding"]
 
 # Enough inputs to tell sensitive layers from others.
 INPUTS_ALONE = 4
-FLOAT = LayerPlan(weight_bits=None)
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -54,7 +53,8 @@ class LayerwiseRounding:
             for name, entry in self.resolved.items()
         }
         if layers is not None:
-            tried = {n: e if n in layers else FLOAT for n, e in tried.items()}
+            left = LayerPlan(weight_bits=None)
+            tried = {n: e if n in layers else left for n, e in tried.items()}
         return walk(
             network, tried, inputs, report, curvatures, apart=apart, checkpoints=checkpoints
         )

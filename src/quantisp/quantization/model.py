@@ -15,7 +15,14 @@ from quantisp.quantization.activations.simulation import SimulatedNetwork
 from quantisp.quantization.affine import QuantizedWeight, dequantize_tensor
 from quantisp.quantization.formats import IntFormat
 from quantisp.quantization.graph import run_padded
-from quantisp.quantization.layers import Layer, find_layers, small_modules
+from quantisp.quantization.layers import (
+    BUFFER_IN_FLOAT,
+    BUFFER_KIND,
+    Layer,
+    find_layers,
+    small_modules,
+    weight_buffers,
+)
 from quantisp.quantization.plan import Plan
 
 __all__ = ["LayerCoverage", "QuantizedModel", "codes_dtype", "verify_codes"]
@@ -23,10 +30,10 @@ __all__ = ["LayerCoverage", "QuantizedModel", "codes_dtype", "verify_codes"]
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCoverage:
-    """What became of one module that owns parameters.
+    """What became of one module that owns parameters, or of a buffer that may be a weight.
 
     Args:
-        kind: its class, such as ``Conv2d``.
+        kind: its class, such as ``Conv2d``; ``buffer`` for a buffer.
         weights: how many it has.
         weight_bits: None is float.
         reason: why it is float; empty where it is quantized.
@@ -52,7 +59,8 @@ class QuantizedModel(nn.Module):
         codes: of each quantized layer, in its weight's shape: int8 to 8 bits, else int16.
         scales: of each quantized layer, float32: 0-d, or 1-d over the output channels.
         formats: of each quantized layer.
-        coverage: of each module that owns parameters.
+        coverage: of each module that owns parameters, and of each floating-point buffer of two or
+            more dimensions that is no mask.
         activations: the network in integers, simulated in float, with its graph, the quantizer of
             each tensor, multipliers, shifts and tables; None where activations are float.
         pattern: the CFA of the network, or None where it names none.
@@ -82,23 +90,35 @@ class QuantizedModel(nn.Module):
             for name, weight in weights.items()
         }
         self.scales: dict[str, Tensor] = {name: weight.scale for name, weight in weights.items()}
-        self.coverage: dict[str, LayerCoverage] = {
-            name: LayerCoverage(
-                kind=layer.kind,
-                weights=layer.numel,
-                weight_bits=self.formats[name].bits if name in weights else None,
-                reason="" if name in weights else _why_float(layer),
-            )
-            for name, layer in find_layers(network).items()
-        } | {
-            name: LayerCoverage(
-                kind=type(module).__name__,
-                weights=sum(value.numel() for value in module.parameters(recurse=False)),
-                weight_bits=None,
-                reason="its parameters have one dimension",
-            )
-            for name, module in small_modules(network).items()
-        }
+        self.coverage: dict[str, LayerCoverage] = (
+            {
+                name: LayerCoverage(
+                    kind=layer.kind,
+                    weights=layer.numel,
+                    weight_bits=self.formats[name].bits if name in weights else None,
+                    reason="" if name in weights else _why_float(layer),
+                )
+                for name, layer in find_layers(network).items()
+            }
+            | {
+                name: LayerCoverage(
+                    kind=type(module).__name__,
+                    weights=sum(value.numel() for value in module.parameters(recurse=False)),
+                    weight_bits=None,
+                    reason="its parameters have one dimension",
+                )
+                for name, module in small_modules(network).items()
+            }
+            | {
+                name: LayerCoverage(
+                    kind=BUFFER_KIND,
+                    weights=buffer.numel(),
+                    weight_bits=None,
+                    reason=BUFFER_IN_FLOAT,
+                )
+                for name, buffer in weight_buffers(network).items()
+            }
+        )
         self.activations = activations
         self.pattern: Any = getattr(network, "pattern", None)
 

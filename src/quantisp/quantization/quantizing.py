@@ -10,18 +10,18 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.errors import ModelError, PlanError, SettingError
+from quantisp.errors import ModelError, PlanError, RunError, SettingError
 from quantisp.quantization.activations.calibration import simulate_activations
 from quantisp.quantization.activations.placement import place_quantizers
 from quantisp.quantization.activations.power_of_two import power_of_two_weights
 from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.graph import Graph, capture, pad_inside
 from quantisp.quantization.layerwise import LayerwiseRounding
-from quantisp.quantization.methods import NETWORK
+from quantisp.quantization.methods import METHODS, NETWORK
 from quantisp.quantization.model import QuantizedModel, verify_codes
 from quantisp.quantization.network import NetworkTask, RoundedNetwork
 from quantisp.quantization.plan import LayerPlan, Plan
-from quantisp.quantization.statistics import first_inputs
+from quantisp.quantization.statistics import count_calls, first_inputs
 from quantisp.quantization.trial import check_finite, check_inputs
 from quantisp.quantization.walk import check_calibration, walk
 
@@ -55,9 +55,9 @@ def quantize(
 
     Raises:
         PlanError: the plan does not fit the network, or a layer was not quantized as planned.
-        ModelError: weights that are not float32, or not finite.
+        ModelError: weights that are not finite float32, or a layer that inputs do not reach.
         SettingError: calibration that nothing would look at, or too little of it.
-        RunError: a method gave codes that are not in the format or not in the network.
+        RunError: a method fails, or gave codes that are not in the format or not in the network.
     """
     if isinstance(model, QuantizedModel):
         raise ModelError("expected a float network, found a quantized one: quantize its original")
@@ -175,7 +175,9 @@ def _rounded_together(
     checkpoints: Checkpoints,
 ) -> RoundedNetwork:
     network = copy.deepcopy(model).eval().requires_grad_(False)
-
+    # Said before anything is rounded, which may take minutes.
+    planned = [name for name, entry in resolved.items() if entry.weight_bits is not None]
+    count_calls(network, inputs[0], [n for n in planned if resolved[n].method not in METHODS])
     rounding = LayerwiseRounding(resolved=resolved, calibration=inputs, instead_of=together)
     task = NetworkTask(
         model=network,
@@ -192,6 +194,12 @@ def _rounded_together(
         checkpoints=checkpoints,
     )
     rounded = NETWORK[together](task)
+    unplanned = [n for n in rounded.weights if n not in planned]
+    if unplanned:
+        raise RunError(
+            f"expected layer {unplanned[0]!r} in float, found codes: method {together!r} is at "
+            "fault, choose another"
+        )
     # In the mode and layout of the model.
     finished = copy.deepcopy(model)
     finished.load_state_dict(rounded.network.state_dict())

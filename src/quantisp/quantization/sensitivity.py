@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from quantisp.errors import PlanError, RunError, SettingError
 from quantisp.quantization.curvature import output_curvatures
-from quantisp.quantization.layers import Layer, find_layers
+from quantisp.quantization.layers import Layer, find_layers, naming_layer
 from quantisp.quantization.methods import CALIBRATED, LOOKS_AT_CURVATURE, METHODS
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.statistics import (
@@ -229,14 +229,15 @@ class _Bench:
             raise PlanError(f"expected bits for layer {layer.name!r}, found float: give it some")
         weight, axis = layer.weight.detach().cpu(), layer.axis(plan.granularity)
         bias = None
-        if plan.method in METHODS:
-            rounded = METHODS[plan.method](weight, int_format, plan.rounding, axis)
-        else:
-            method = CALIBRATED[plan.method]
-            statistics = self.statistics[layer.name]
-            rounded, bias = method(
-                layer.module, weight, int_format, plan.rounding, axis, statistics
-            )
+        with naming_layer(layer.name):
+            if plan.method in METHODS:
+                rounded = METHODS[plan.method](weight, int_format, plan.rounding, axis)
+            else:
+                method = CALIBRATED[plan.method]
+                statistics = self.statistics[layer.name]
+                rounded, bias = method(
+                    layer.module, weight, int_format, plan.rounding, axis, statistics
+                )
         layer.weight.copy_(rounded.dequantize())
         if bias is not None:
             layer.module.get_parameter("bias").copy_(bias)

@@ -7,7 +7,7 @@ the mean squared error of the outputs is a quadratic form of Q in the second mom
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -168,6 +168,7 @@ def float_statistics(
         calibration: network inputs.
 
     Raises:
+        ModelError: the network does not use one of them.
         RunError: a layer's inputs are not finite.
     """
     sums: dict[str, _Sums] = {}
@@ -186,6 +187,7 @@ def float_statistics(
     finally:
         for hook in hooks:
             hook.remove()
+    _check_used(names, sums)
     return {name: total.statistics() for name, total in sums.items()}
 
 
@@ -239,12 +241,7 @@ def count_calls(network: nn.Module, batch: Tensor, names: Sequence[str]) -> dict
         ModelError: the network does not use one of them.
     """
     calls = {name: len(found) for name, found in watch(network, names, batch).items()}
-    unused = [name for name in names if name not in calls]
-    if unused:
-        raise ModelError(
-            f"expected every layer to be used, {unused[0]!r} is not by the calibration input: "
-            "plan it with weight_bits None, or use method 'rtn'"
-        )
+    _check_used(names, calls)
     return calls
 
 
@@ -281,6 +278,15 @@ def output_means(
                 )
     sums = {name: torch.stack(parts).sum(0) for name, parts in found.items()}
     return {name: total / count for name, (total, count) in sums.items()}
+
+
+def _check_used(names: Sequence[str], used: Collection[str]) -> None:
+    unused = [name for name in names if name not in used]
+    if unused:
+        raise ModelError(
+            f"expected every layer to be used, {unused[0]!r} is not by the calibration input: "
+            "plan it with weight_bits None, or use method 'rtn'"
+        )
 
 
 def _taken(name: str, call: Call) -> Tensor:

@@ -15,7 +15,7 @@ from quantisp.quantization.affine import QuantizedWeight, weight_scale
 from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.curvature import output_curvatures
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import Layer, find_layers
+from quantisp.quantization.layers import Layer, find_layers, naming_layer
 from quantisp.quantization.matrices import as_matrix, from_matrix
 from quantisp.quantization.methods import CALIBRATED, LOOKS_AT_CURVATURE, METHODS
 from quantisp.quantization.network import RoundedNetwork
@@ -56,7 +56,7 @@ def walk(
 
     Raises:
         ModelError: a weight is not float32 or not finite, or a layer is not used by the inputs.
-        RunError: a layer's inputs are not finite.
+        RunError: a layer's inputs are not finite, or a method fails.
     """
     network, reference = (
         # In the layout that convolutions are fast in.
@@ -141,17 +141,17 @@ def _rounded(
             "convert the network with .float()"
         )
     axis = layer.axis(plan.granularity)
-    try:
-        if plan.method in METHODS:
+    if plan.method in METHODS:
+        with naming_layer(layer.name):
             return _by_weight(layer, weight, int_format, plan, axis), None
+    with naming_layer(layer.name):
         # Refuses weights that are not finite.
         weight_scale(weight, int_format)
-        statistics = stop.statistics or layer_statistics(network, stop.name, float_inputs)
-        statistics = replace(statistics, curvature=stop.curvature)
-        method = CALIBRATED[plan.method]
+    statistics = stop.statistics or layer_statistics(network, stop.name, float_inputs)
+    statistics = replace(statistics, curvature=stop.curvature)
+    method = CALIBRATED[plan.method]
+    with naming_layer(layer.name):
         return method(layer.module, weight, int_format, plan.rounding, axis, statistics)
-    except ModelError as error:
-        raise ModelError(f"in layer {layer.name!r}: {error}") from error
 
 
 def _by_weight(

@@ -39,11 +39,11 @@ class Recommendation:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerResult:
-    """What became of one module with parameters.
+    """What became of one module with parameters, or of a buffer that may be used as a weight.
 
     Args:
-        name: as in ``named_modules``; the network itself is ``""``.
-        kind: its class, such as ``Conv2d``.
+        name: as in ``named_modules``; the network itself is ``""``. That of ``named_buffers``.
+        kind: its class, such as ``Conv2d``; ``buffer`` for a buffer.
         weights: how many parameters of it could be quantized; for other modules, how many it has.
         weight_bits: the widths that it was studied at; empty where it stays in float.
         reason: why it stays in float; empty where it is quantized.
@@ -62,6 +62,11 @@ class LayerResult:
         """Whether the network still uses its parameters as they were trained."""
         return not self.weight_bits and self.folded_into is None
 
+    @property
+    def is_buffer(self) -> bool:
+        """Whether it is no module, but a buffer, whose numbers no training changes."""
+        return self.kind == "buffer"
+
 
 @dataclass(frozen=True, kw_only=True)
 class StudyResult:
@@ -73,7 +78,8 @@ class StudyResult:
             Where it has ``reference``, raw files were studied, of which nobody knows the truth: the
             float network's output stands for it. ``images`` are PSNR against that then; what is
             against the truth is null in :meth:`to_json` and means nothing here.
-        coverage: what became of each module with parameters, in the network's order.
+        coverage: what became of each module with parameters, in the network's order, and then of
+            buffers that may be used as weights.
         cost_sheet: of the cheapest row with activations in integers that is within the tolerance,
             else of the best of them; None without such rows.
         cost_sheet_row: which one that is, counted from 0.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from quantisp.records import LayerResult, StudyResult
 
 __all__ = ["COVERAGE_HEADINGS", "coverage_lines", "coverage_rows"]
@@ -10,14 +12,20 @@ COVERAGE_HEADINGS = ("layer", "kind", "parameters", "weight bits")
 
 
 def coverage_lines(result: StudyResult) -> list[str]:
-    """One line for everything that stays in float; none if nothing does.
+    """A line for the layers that stay in float, and one for buffers; none where there are none.
 
-    Such as ``In float: 1 of 20 layers with parameters (0.4% of them): act (PReLU): …``.
+    Such as ``In float: 1 of 20 layers with parameters (0.4% of them): act (PReLU): …``, and ``In
+    float, too: blur.kernel (25 numbers): a buffer, …``.
     """
-    left = [layer for layer in result.coverage if layer.in_float]
+    layers = [layer for layer in result.coverage if not layer.is_buffer]
+    return [*_layer_lines(layers), *_buffer_lines(result)]
+
+
+def _layer_lines(layers: Sequence[LayerResult]) -> list[str]:
+    left = [layer for layer in layers if layer.in_float]
     if not left:
         return []
-    counted = [layer for layer in result.coverage if layer.folded_into is None]
+    counted = [layer for layer in layers if layer.folded_into is None]
     total = sum(layer.weights for layer in counted)
     share = sum(layer.weights for layer in left) / total if total else 0.0
     reasons: dict[tuple[str, str], list[str]] = {}
@@ -30,6 +38,14 @@ def coverage_lines(result: StudyResult) -> list[str]:
         f"In float: {len(left)} of {len(counted)} layers with parameters ({share:.2%} of them): "
         f"{named}"
     ]
+
+
+def _buffer_lines(result: StudyResult) -> list[str]:
+    buffers = [layer for layer in result.coverage if layer.is_buffer]
+    if not buffers:
+        return []
+    named = ", ".join(f"{buffer.name} ({buffer.weights:,} numbers)" for buffer in buffers)
+    return [f"In float, too: {named}: {buffers[0].reason}"]
 
 
 def coverage_rows(result: StudyResult) -> list[tuple[str, str, str, str]]:

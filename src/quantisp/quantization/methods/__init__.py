@@ -8,7 +8,8 @@ packages bring theirs through entry points.
 from __future__ import annotations
 
 import functools
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable
+from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -130,13 +131,20 @@ NETWORK: dict[str, NetworkMethod] = {
 
 @functools.cache
 def load_external_methods() -> None:
-    """Add what installed packages bring; see :mod:`quantisp.quantization.methods.external`.
+    """Add what installed packages bring, all or nothing, and import none of them.
+
+    See :mod:`quantisp.quantization.methods.external`.
 
     Raises:
         SettingError: a package uses a name again.
     """
-    for group, methods in zip(GROUPS, (METHODS, CALIBRATED, NETWORK), strict=True):
-        methods.update(external_methods(group, {*METHODS, *CALIBRATED, *NETWORK}))
+    taken = {*METHODS, *CALIBRATED, *NETWORK}
+    found: list[dict[str, Callable[..., Any]]] = []
+    for group in GROUPS:
+        found.append(external_methods(group, taken))
+        taken |= found[-1].keys()
+    for methods, brought in zip((METHODS, CALIBRATED, NETWORK), found, strict=True):
+        methods.update(brought)
 
 
 def method_names() -> tuple[str, ...]:
