@@ -91,7 +91,7 @@ class Material:
             self.degradation.degrade(self.degradation.whole(batch), f"{origin} {number}")
             for number, batch in enumerate(crops.batches)
         ]
-        count = None if self.input_size is None else self.input_size.fixed[0]
+        count = None if self.input_size is None else self.input_size.fixed_sizes[0]
         # A program may take so many pictures at once, and no others.
         return inputs if count is None else [part for x in inputs for part in x.split(count)]
 
