@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from quantisp.api_captures import are_captures, find_pictures_or_captures, survey_captures
 from quantisp.data import (
+    CROP_PX,
     SAMPLE,
     CalibrationCrops,
     ImageFile,
@@ -78,6 +79,14 @@ class Material:
         factor = self.degradation.interface.factor
         return {(picture.height // factor, picture.width // factor) for picture in self.pictures}
 
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of crops to calibrate with, which a program may fix, in px."""
+        if self.input_size is None:
+            return CROP_PX, CROP_PX
+        factor = 1 if self.has_own_inputs else self.degradation.interface.factor
+        height, width = self.input_size.size_near(CROP_PX // factor)
+        return factor * height, factor * width
+
     def measured(self) -> Mapping[str, str]:
         """The name of the picture behind each digest of pixels that is measured on."""
         truths = {picture.sha256: picture.name for picture in self.pictures}
@@ -85,15 +94,21 @@ class Material:
         return {**truths, **inputs}
 
     def degraded(self, crops: CalibrationCrops) -> list[Float[Tensor, "n c h w"]]:
-        """Network inputs to calibrate with, degraded as the pictures are."""
+        """Network inputs to calibrate with, degraded as the pictures are.
+
+        Raises:
+            ModelError: a program was not exported for their size.
+        """
         origin = " ".join(crops.sha256)
         inputs = [
             self.degradation.degrade(self.degradation.whole(batch), f"{origin} {number}")
             for number, batch in enumerate(crops.batches)
         ]
-        count = None if self.input_size is None else self.input_size.fixed_sizes[0]
-        # A program may take so many pictures at once, and no others.
-        return inputs if count is None else [part for x in inputs for part in x.split(count)]
+        if self.input_size is None:
+            return inputs
+        # A program may take so many pictures at once, and no more.
+        most = self.input_size.largest_batch
+        return [self.input_size(part) for x in inputs for part in x.split(min(most, len(x)))]
 
 
 def find_material(

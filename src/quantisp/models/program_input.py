@@ -34,6 +34,11 @@ class SizeRule:
         """Whether the dimension may be ``size``, which is a symbol while a program is captured."""
         return bool(self.least <= size <= self.most and size % self.multiple == 0)
 
+    def nearest(self, size: int) -> int:
+        """The size nearest to this one that the dimension may have."""
+        least, most = -(-self.least // self.multiple), self.most // self.multiple
+        return self.multiple * min(max(size // self.multiple, least), most)
+
     def __str__(self) -> str:
         if self.least == self.most:
             return str(self.least)
@@ -57,6 +62,19 @@ class InputSize(nn.Module):
     def fixed_sizes(self) -> tuple[int | None, ...]:
         """The dimensions that can have one size only; None for others."""
         return tuple(rule.least if rule.least == rule.most else None for rule in self.rules)
+
+    @property
+    def largest_batch(self) -> int:
+        """How many pictures it takes at once, at most."""
+        return self.rules[0].most
+
+    def size_near(self, px: int) -> tuple[int, int]:
+        """A height and a width that it takes, near this many px."""
+        height, width = self.rules[2:]
+        rows, columns = height.nearest(px), width.nearest(px)
+        if height.symbol and height.symbol == width.symbol:
+            columns = rows // height.multiple * width.multiple
+        return rows, columns
 
     def forward(self, picture: Float[Tensor, "*sizes"]) -> Float[Tensor, "*sizes"]:
         """The input as it is.
