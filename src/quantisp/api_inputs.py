@@ -32,10 +32,12 @@ from quantisp.evaluation import (
 )
 from quantisp.inference import check_network
 from quantisp.models import InputSize, LoadedModel
+from quantisp.quantization.graph import Graph, pad_inside
 
 __all__ = [
     "Material",
     "Sources",
+    "check_graph",
     "example_input",
     "find_degradation",
     "find_material",
@@ -218,6 +220,30 @@ def try_out(network: nn.Module, device: torch.device, material: Material) -> Non
     exact = material.input_size is not None
     interface = material.degradation.interface
     check_network(network, device, interface, material.input_sizes(), exact=exact)
+
+
+def check_graph(graph: Graph | None, network: nn.Module, material: Material) -> None:
+    """Refuse pictures that a captured network does not run at.
+
+    Args:
+        graph: of the network; None is one that runs as it is.
+        network: which may pad its inputs.
+        material: the pictures.
+
+    Raises:
+        ModelError: the graph runs at one other size only.
+    """
+    if graph is None or graph.size is None:
+        return
+    height, width = graph.size
+    for size in sorted(material.input_sizes()):
+        probe = torch.empty(1, material.degradation.interface.channels, *size)
+        if tuple(pad_inside(network, probe).shape[2:]) != graph.size:
+            raise ModelError(
+                f"expected inputs of {height}x{width} px for activations in integers, for the "
+                f"network's own code, or a program's, fixes one of the two, found {size[0]}x"
+                f"{size[1]}: choose other pictures, or let it take any height and width"
+            )
 
 
 def _light(found: LoadedModel) -> str:
