@@ -57,7 +57,7 @@ def cost_sheet(
 
 
 def _example(found: LoadedModel) -> torch.Tensor:
-    fixed = (None,) * 4 if found.input_size is None else found.input_size.fixed
+    fixed = (None,) * 4 if found.input_size is None else found.input_size.fixed_sizes
     size = (fixed[2] or PROBE_PX, fixed[3] or PROBE_PX)
     interface = find_interface(found.model, found.pattern, channels=fixed[1] or 3, size=size)
     return torch.zeros(fixed[0] or 1, interface.channels, *size)

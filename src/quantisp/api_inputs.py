@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from quantisp.api_captures import are_captures, find_pictures_or_captures, survey_captures
 from quantisp.data import (
+    CROP_PX,
     SAMPLE,
     CalibrationCrops,
     ImageFile,
@@ -31,10 +32,12 @@ from quantisp.evaluation import (
 )
 from quantisp.inference import check_network
 from quantisp.models import InputSize, LoadedModel
+from quantisp.quantization.graph import Graph, pad_inside
 
 __all__ = [
     "Material",
     "Sources",
+    "check_graph",
     "example_input",
     "find_degradation",
     "find_material",
@@ -78,6 +81,14 @@ class Material:
         factor = self.degradation.interface.factor
         return {(picture.height // factor, picture.width // factor) for picture in self.pictures}
 
+    def crop_size(self) -> tuple[int, int]:
+        """Height and width of crops to calibrate with, which a program may fix, in px."""
+        if self.input_size is None:
+            return CROP_PX, CROP_PX
+        factor = 1 if self.has_own_inputs else self.degradation.interface.factor
+        height, width = self.input_size.size_near(CROP_PX // factor)
+        return factor * height, factor * width
+
     def measured(self) -> Mapping[str, str]:
         """The name of the picture behind each digest of 8-bit pixels that is measured on."""
         return {
@@ -85,15 +96,21 @@ class Material:
         }
 
     def degraded(self, crops: CalibrationCrops) -> list[Float[Tensor, "n c h w"]]:
-        """Network inputs to calibrate with, degraded as the pictures are."""
+        """Network inputs to calibrate with, degraded as the pictures are.
+
+        Raises:
+            ModelError: a program was not exported for their size.
+        """
         origin = " ".join(crops.sha256)
         inputs = [
             self.degradation.degrade(self.degradation.whole(batch), f"{origin} {number}")
             for number, batch in enumerate(crops.batches)
         ]
-        count = None if self.input_size is None else self.input_size.fixed[0]
-        # A program may take so many pictures at once, and no others.
-        return inputs if count is None else [part for x in inputs for part in x.split(count)]
+        if self.input_size is None:
+            return inputs
+        # A program may take so many pictures at once, and no more.
+        most = self.input_size.largest_batch
+        return [self.input_size(part) for x in inputs for part in x.split(min(most, len(x)))]
 
 
 def find_material(
@@ -203,6 +220,30 @@ def try_out(network: nn.Module, device: torch.device, material: Material) -> Non
     exact = material.input_size is not None
     interface = material.degradation.interface
     check_network(network, device, interface, material.input_sizes(), exact=exact)
+
+
+def check_graph(graph: Graph | None, network: nn.Module, material: Material) -> None:
+    """Refuse pictures that a captured network does not run at.
+
+    Args:
+        graph: of the network; None is one that runs as it is.
+        network: which may pad its inputs.
+        material: the pictures.
+
+    Raises:
+        ModelError: the graph runs at one other size only.
+    """
+    if graph is None or graph.size is None:
+        return
+    height, width = graph.size
+    for size in sorted(material.input_sizes()):
+        probe = torch.empty(1, material.degradation.interface.channels, *size)
+        if tuple(pad_inside(network, probe).shape[2:]) != graph.size:
+            raise ModelError(
+                f"expected inputs of {height}x{width} px for activations in integers, for the "
+                f"network's own code, or a program's, fixes one of the two, found {size[0]}x"
+                f"{size[1]}: choose other pictures, or let it take any height and width"
+            )
 
 
 def _light(found: LoadedModel) -> str:

@@ -206,7 +206,10 @@ def calibration_for(
             "--calibration"
         )
     files = default_calibration() if sources is None else find_images(listed(sources))
-    crops = calibration_crops(files, seed=seed)
+    if material is None:
+        crops = calibration_crops(files, seed=seed)
+    else:
+        crops = calibration_crops(files, seed=seed, size=material.crop_size())
     measured = {} if material is None else material.measured()
     for file, digest in zip(files, crops.shown_sha256, strict=True):
         if digest in measured:

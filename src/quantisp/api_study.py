@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from quantisp.api_files import QuantizedOrigin, file_texts, made_now
-from quantisp.api_inputs import Sources, example_input, find_material, try_out
+from quantisp.api_inputs import Sources, check_graph, example_input, find_material, try_out
 from quantisp.api_models import DEFAULT_MODEL, Model, find_model
 from quantisp.api_settings import (
     calibration_for,
@@ -41,6 +41,7 @@ from quantisp.quantization import (
     FoldedNetwork,
     Plan,
     QuantizedModel,
+    capture_for,
     check_budget,
     count_macs,
     fold_batch_norms,
@@ -268,6 +269,9 @@ def study_with_crops(
         runs.check_plans(planned)
     needed = mixed.looks_at_inputs or in_integers
     cut = calibration_for(calibration, used, material, needed=needed, seed=seed)
+    given = [] if cut is None else material.degraded(cut)
+    graph = capture_for(planned, folding.network, given)
+    check_graph(graph, folding.network, material)
     digest = model_sha256(found.model)
     request = StudyRequest(
         name=found.name,
@@ -278,7 +282,7 @@ def study_with_crops(
         settings=(*settings, *mixed.settings),
         within_db=within_db,
         crop_places=[parse_place(text, material.pictures) for text in crops],
-        calibration=() if cut is None else material.degraded(cut),
+        calibration=given,
         calibration_sha256=() if cut is None else cut.sha256,
         seed=seed,
         skip_layers=skipped,
@@ -288,6 +292,7 @@ def study_with_crops(
         plans=mixed.plans,
         budgets=mixed.budgets,
         work=work,
+        graph=graph,
         execution=runs,
         file_texts=_file_texts(found, folding, digest, 0 if cut is None else len(cut.sha256), seed),
     )

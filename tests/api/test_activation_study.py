@@ -6,13 +6,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from api_kit import tiny_net
+from torch import Tensor, nn
 
 import quantisp
 from quantisp.api import evaluate
-from quantisp.errors import SettingError
+from quantisp.errors import ModelError, SettingError
 from quantisp.evaluation import networks
-from quantisp.quantization import Plan
+from quantisp.quantization import Plan, quantizing
 from quantisp.records import StudyResult
 
 pytestmark = pytest.mark.unit
@@ -27,14 +29,14 @@ def counted() -> list[str]:
 def result(data: Path, counted: list[str], tmp_path_factory: pytest.TempPathFactory) -> StudyResult:
     out = tmp_path_factory.mktemp("study") / "out"
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("quantize", "capture"):
-            real = getattr(networks, name)
+        for room, name in ((networks, "quantize"), (networks, "capture"), (quantizing, "capture")):
+            real = getattr(room, name)
 
             def noted(*arguments: Any, real: Any = real, name: str = name, **options: Any) -> Any:
                 counted.append(name)
                 return real(*arguments, **options)
 
-            patch.setattr(networks, name, noted)
+            patch.setattr(room, name, noted)
         return quantisp.study(
             tiny_net(),
             data / "val",
@@ -91,6 +93,47 @@ def test_bad_settings(data: Path, tmp_path: Path, options: dict[str, Any], messa
     with pytest.raises(SettingError, match=message):
         quantisp.study(tiny_net(), data / "val", weight_bits=[8], out=tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+class Sine(nn.Module):
+    """Of which integers know nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.sin(self.mix(x))
+
+
+class FixedHeight(nn.Module):
+    """Runs at every size, but only the one that it saw is captured."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mix = nn.Conv2d(3, 3, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.mix(x) if int(x.shape[2]) % 96 else self.mix(x).relu()
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        (Sine(), r"operations that integers can do, found aten\.sin\.default at"),
+        (FixedHeight(), "expected inputs of 96x96 px for activations in integers, .*found 40x40"),
+    ],
+)
+def test_what_integers_cannot_do_is_refused_before_anything_is_measured(
+    data: Path, tmp_path: Path, network: nn.Module, message: str
+) -> None:
+    options: dict[str, Any] = {"degradation": "noise:10", "weight_bits": [8]}
+    with pytest.raises(ModelError, match=message):
+        quantisp.study(
+            network, data / "val", activation_bits=[None, 8], out=tmp_path / "out", **options
+        )
+    assert not (tmp_path / "out").exists()
+    assert quantisp.study(network, data / "val", **options).rows
 
 
 def test_a_plan_with_activations_is_evaluated(data: Path) -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from api_kit import write_pictures
+from PIL import Image
 from torch import Tensor, nn
 
 from quantisp.api import load_model, study
-from quantisp.errors import ModelError
+from quantisp.data import read_picture
+from quantisp.errors import ImageError, ModelError
 
 pytestmark = [pytest.mark.unit, pytest.mark.filterwarnings("ignore")]
 
@@ -70,3 +72,48 @@ def test_a_program_of_fixed_sizes_takes_those(pictures: Path, tmp_path: Path):
 def test_a_program_has_its_weights_in_it(tmp_path: Path):
     with pytest.raises(ModelError, match="which has its own: leave out"):
         load_model("net.pt2", weights="net.safetensors")
+
+
+@pytest.mark.parametrize("free", [True, False])
+def test_activations_of_a_program_are_studied_as_its_networks(
+    free: bool, pictures: Path, tmp_path: Path
+):
+    options = {"degradation": "noise:10", "weight_bits": [8], "activation_bits": [8]}
+    found = study(export(tmp_path, free=free), pictures, execution="integer", **options)
+    expected = study(Smoother(), pictures, execution="integer", **options)
+    for row, other in zip(found.rows, expected.rows, strict=True):
+        # A program takes one picture at a time, and one of a fixed size calibrates at that size.
+        assert row.psnr_db == pytest.approx(other.psnr_db, abs=0.02)
+        assert row.simulated_psnr_db == pytest.approx(row.psnr_db, abs=0.02)
+        assert row.psnr_to_float_db > 40.0
+
+
+@pytest.mark.parametrize(("height", "width"), [(160, 160), (104, 56)])
+def test_a_program_of_a_fixed_size_calibrates_at_that_size(height: int, width: int, tmp_path: Path):
+    program = torch.export.export(Smoother().eval(), (torch.rand(1, 3, height, width),))
+    torch.export.save(program, tmp_path / "smoother.pt2")
+    whole = write_pictures(tmp_path / "whole", count=1, px=160)
+    samples = read_picture(whole / "picture0.png").samples[:height, :width]
+    Image.fromarray(samples).save(whole / "picture0.png")
+    options = {"degradation": "noise:10", "methods": ["gptq"], "granularities": ["channel"]}
+    found = study(tmp_path / "smoother.pt2", whole, weight_bits=[4], **options)
+    expected = study(Smoother(), whole, weight_bits=[4], **options)
+    assert found.rows[0].psnr_db == pytest.approx(expected.rows[0].psnr_db, abs=0.1)
+
+
+def test_pictures_too_small_to_calibrate_a_program_with_are_named_first(
+    pictures: Path, tmp_path: Path
+):
+    path = export(tmp_path, free=False)
+    small = write_pictures(tmp_path / "small", count=1, px=48)
+    with pytest.raises(ImageError, match=r"at least 56x56 px, .*picture0\.png is 48x48"):
+        study(
+            path,
+            pictures,
+            degradation="noise:10",
+            methods=["rtn", "gptq"],
+            weight_bits=[4],
+            calibration=small,
+            out=tmp_path / "out",
+        )
+    assert not (tmp_path / "out").exists()

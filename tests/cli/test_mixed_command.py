@@ -16,6 +16,14 @@ NONE = json.dumps({"schema": 1, "default": {"weight_bits": None}})
 NOWHERE = json.dumps(
     {"schema": 1, "default": {"weight_bits": 8}, "layers": {"nose": {"weight_bits": 4}}}
 )
+TWO = json.dumps(
+    {
+        "schema": 1,
+        "default": {"weight_bits": 8, "method": "auto"},
+        "layers": {"tail": {"weight_bits": 4, "method": "brecq"}},
+    }
+)
+TEXTS = {"none": NONE, "sub/none": NONE, "nowhere": NOWHERE, "two": TWO}
 
 
 @pytest.mark.parametrize(
@@ -29,6 +37,7 @@ NOWHERE = json.dumps(
         (["--plan", "missing.json"], "expected a plan as JSON at missing.json"),
         (["--plan", "none.json"], "expected a plan that quantizes at least one layer"),
         (["--plan", "nowhere.json"], "the plan names 'nose'"),
+        (["--plan", "two.json"], "rounds layers together, found auto and brecq: plan all such"),
         (["--plan", "none.json", "--plan", "sub/none.json"], "different names"),
     ],
 )
@@ -40,7 +49,7 @@ def test_one_line(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     (tmp_path / "sub").mkdir()
-    for name, text in (("none", NONE), ("sub/none", NONE), ("nowhere", NOWHERE)):
+    for name, text in TEXTS.items():
         (tmp_path / f"{name}.json").write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["quantisp", "study", *options, "--out", "out"])

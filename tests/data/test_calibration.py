@@ -40,3 +40,15 @@ def test_a_picture_that_is_too_small_is_named(tmp_path: Path) -> None:
     files = [stored(tmp_path, "small.png", 95, 300, 0)]
     with pytest.raises(ImageError, match=r"at least 96x96 px, .*small\.png is 95x300: leave it"):
         calibration_crops(files)
+
+
+def test_crops_are_as_large_as_asked_for(tmp_path: Path) -> None:
+    files = [stored(tmp_path, "a.png", 160, 300, 0), stored(tmp_path, "b.png", 192, 240, 1)]
+    crops = calibration_crops(files, size=(160, 240))
+    # As many pixels as in 48 batches of 96x96.
+    assert [tuple(batch.shape) for batch in crops.batches] == [(4, 3, 160, 240)] * 11
+    few = calibration_crops([stored(tmp_path, "c.png", 600, 800, 2)], size=(512, 768))
+    assert len(few.batches) == 4
+    assert len(calibration_crops(files, size=(40, 48)).batches) == 48
+    with pytest.raises(ImageError, match=r"at least 160x256 px, .*b\.png is 192x240: leave it"):
+        calibration_crops(files, size=(160, 256))

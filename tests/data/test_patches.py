@@ -73,6 +73,19 @@ def test_all_eight_orientations_are_drawn() -> None:
 
 
 @pytest.mark.unit
+def test_a_patch_that_is_no_square_stays_as_high_and_wide() -> None:
+    batch = coordinate_cache().batch(seed=0, step=0, size=200, patch_px=(60, 40))
+    assert batch.shape == (200, 3, 60, 40)
+    ways = set()
+    for patch in (batch * 255).round().int():
+        ys, xs = patch[0, :, 0].tolist(), patch[1, 0].tolist()
+        assert sorted(ys) == list(range(min(ys), min(ys) + 60))
+        assert sorted(xs) == list(range(min(xs), min(xs) + 40))
+        ways.add((ys[0] < ys[1], xs[0] < xs[1]))
+    assert len(ways) == 4
+
+
+@pytest.mark.unit
 def test_every_place_of_a_tile_can_be_drawn() -> None:
     cache = PatchCache(TileSet.of([coordinates(0, 130, 100)]))
     seen = torch.zeros(130, 100, dtype=torch.bool)

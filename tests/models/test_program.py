@@ -118,13 +118,13 @@ def test_sizes_that_it_was_not_exported_for_are_refused(
 ):
     loaded = load_program_file(stored)
     assert loaded.input_size is not None
-    assert loaded.input_size.fixed == (None, 3, None, None)
+    assert loaded.input_size.fixed_sizes == (None, 3, None, None)
     for size in ((1, 3, 33, 48), (1, 3, 14, 48), (1, 3, 32, 1026), (1, 1, 32, 48)):
         with pytest.raises(ModelError, match=r"16 to 1024 in steps of 2\), found"):
             loaded.model(torch.zeros(size))
     fixed = load_program_file(export(net, tmp_path / "net.pt2", dynamic=False))
     assert fixed.input_size is not None
-    assert fixed.input_size.fixed == (1, 3, 32, 48)
+    assert fixed.input_size.fixed_sizes == (1, 3, 32, 48)
     with pytest.raises(ModelError, match=r"\(1, 3, 32, 48\), found \(1, 3, 32, 50\)"):
         fixed.model(torch.zeros(1, 3, 32, 50))
 

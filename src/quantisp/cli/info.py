@@ -147,7 +147,7 @@ def _describe(found: LoadedModel) -> dict[str, Any]:
     if isinstance(model, QuantizedModel):
         model, widths = model.network, {n: c.weight_bits for n, c in model.coverage.items()}
     pattern = found.pattern
-    fixed = (None,) * 4 if found.input_size is None else found.input_size.fixed
+    fixed = (None,) * 4 if found.input_size is None else found.input_size.fixed_sizes
     size = (fixed[2] or PROBE_PX, fixed[3] or PROBE_PX)
     interface = find_interface(model, pattern, channels=fixed[1] or 3, size=size)
     try:

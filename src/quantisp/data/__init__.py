@@ -1,6 +1,7 @@
 """Folders of pictures, and patches of them."""
 
 from quantisp.data.calibration import (
+    CROP_PX,
     CalibrationCrops,
     calibration_batches,
     calibration_crops,
@@ -21,6 +22,7 @@ from quantisp.data.patches import PatchCache
 from quantisp.data.tiles import TileSet, decode_tiles, open_tiles, remove_tiles
 
 __all__ = [
+    "CROP_PX",
     "SAMPLE",
     "SUFFIXES",
     "CalibrationCrops",

@@ -16,12 +16,20 @@ from quantisp.data.patches import PatchCache
 from quantisp.data.tiles import TileSet
 from quantisp.errors import ImageError
 
-__all__ = ["CalibrationCrops", "calibration_batches", "calibration_crops", "default_calibration"]
+__all__ = [
+    "CROP_PX",
+    "CalibrationCrops",
+    "calibration_batches",
+    "calibration_crops",
+    "default_calibration",
+]
 
 # Packaged with scikit-image, and others than the photographs that are studied by default.
 DEFAULT_FILES = ("rocket.jpg", "motorcycle_left.png")
 CROP_PX = 96
 BATCHES, BATCH = 48, 4
+# Of larger crops, as many as have the same number of pixels, but no fewer.
+LEAST_BATCHES = 4
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -36,7 +44,7 @@ class CalibrationCrops:
 
     sha256: tuple[str, ...]
     shown_sha256: tuple[str, ...]
-    batches: tuple[Float[Tensor, "n 3 p p"], ...]
+    batches: tuple[Float[Tensor, "n 3 h w"], ...]
 
 
 def default_calibration() -> tuple[ImageFile, ...]:
@@ -51,12 +59,16 @@ def default_calibration() -> tuple[ImageFile, ...]:
     return find_images([folder / name for name in DEFAULT_FILES])
 
 
-def calibration_crops(files: Sequence[ImageFile], *, seed: int = 0) -> CalibrationCrops:
+def calibration_crops(
+    files: Sequence[ImageFile], *, seed: int = 0, size: tuple[int, int] = (CROP_PX, CROP_PX)
+) -> CalibrationCrops:
     """Forty-eight batches of four crops of 96x96 px, more of them from places with detail.
 
     Args:
         files: the pictures.
         seed: chooses the places; the same seed chooses the same ones.
+        size: height and width of a crop in px, for networks that do not take 96x96; there are fewer
+            batches of larger ones.
 
     Raises:
         ImageError: a picture is damaged, not RGB, or smaller than a crop.
@@ -65,17 +77,18 @@ def calibration_crops(files: Sequence[ImageFile], *, seed: int = 0) -> Calibrati
     tiles: list[Tensor] = []
     for file, picture in zip(files, pictures, strict=True):
         samples = as_8_bits(picture).samples
-        if min(samples.shape[:2]) < CROP_PX:
+        if samples.shape[0] < size[0] or samples.shape[1] < size[1]:
             raise ImageError(
-                f"expected calibration pictures of at least {CROP_PX}x{CROP_PX} px, {file.path} is "
-                f"{samples.shape[0]}x{samples.shape[1]}: leave it out of --calibration"
+                f"expected calibration pictures of at least {size[0]}x{size[1]} px, {file.path} is "
+                f"{samples.shape[0]}x{samples.shape[1]}: leave it out of --calibration, or give "
+                "larger ones"
             )
         tiles.append(torch.from_numpy(np.ascontiguousarray(samples.transpose(2, 0, 1))))
     patches = PatchCache(TileSet.of(tiles))
     return CalibrationCrops(
         sha256=tuple(p.sha256() for p in pictures),
         shown_sha256=tuple(as_8_bits(p).sha256() for p in pictures),
-        batches=calibration_batches(patches, seed=seed),
+        batches=_batches(patches, seed, size),
     )
 
 
@@ -90,6 +103,12 @@ def calibration_batches(
         largest_px: a crop is no larger.
     """
     crop_px = min(CROP_PX, largest_px)
+    return _batches(patches, seed, (crop_px, crop_px))
+
+
+def _batches(patches: PatchCache, seed: int, size: tuple[int, int]) -> tuple[Tensor, ...]:
+    alike = BATCHES * CROP_PX**2 // (size[0] * size[1])
     return tuple(
-        patches.batch(seed=seed, step=step, size=BATCH, patch_px=crop_px) for step in range(BATCHES)
+        patches.batch(seed=seed, step=step, size=BATCH, patch_px=size)
+        for step in range(min(max(alike, LEAST_BATCHES), BATCHES))
     )

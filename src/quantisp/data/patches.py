@@ -52,8 +52,14 @@ class PatchCache:
         return self._tiles.sha256()
 
     def batch(
-        self, *, seed: int, step: int, size: int, patch_px: int, part: tuple[int, int] = (0, 1)
-    ) -> Float[Tensor, "n 3 p p"]:
+        self,
+        *,
+        seed: int,
+        step: int,
+        size: int,
+        patch_px: int | tuple[int, int],
+        part: tuple[int, int] = (0, 1),
+    ) -> Float[Tensor, "n 3 h w"]:
         """Patches in [0, 1], each flipped and turned at random, and darkened if there is jitter.
 
         They are RGB: whichever way a patch is turned, the CFA that is laid over it keeps its phase.
@@ -61,7 +67,8 @@ class PatchCache:
         Args:
             seed, step: at least 0; they choose the patches, equal values give equal patches.
             size: how many, over all parts.
-            patch_px: height and width of one.
+            patch_px: height and width of one, as one number where they are equal; else patches are
+                flipped and turned upside down, but stay as high and wide.
             part: (k, n): only every n-th patch of the batch, from the k-th on.
         """
         # Not torch's generator: its CPU engine keeps only 32 bits of a seed.
@@ -78,12 +85,13 @@ class PatchCache:
         offset, height, width = self._sizes[owner].T
         # The patch's centre falls into the cell, as far as the tile's edges allow.
         centre_y, centre_x = y + shifts[mine, 0], x + shifts[mine, 1]
-        top = (centre_y - patch_px // 2).clip(0, height - patch_px)
-        left = (centre_x - patch_px // 2).clip(0, width - patch_px)
+        rows, columns = (patch_px, patch_px) if isinstance(patch_px, int) else patch_px
+        top = (centre_y - rows // 2).clip(0, height - rows)
+        left = (centre_x - columns // 2).clip(0, width - columns)
         corner = offset + top * width + left
         device = self._tiles.samples.device
         places = np.stack([corner, width, height * width, turns[mine]])
-        index = _sample_index(torch.from_numpy(places).to(device), patch_px)
+        index = _sample_index(torch.from_numpy(places).to(device), (rows, columns))
         patches = self._tiles.samples[index].float().div_(255.0)
         if not any(self._jitter):
             return patches
@@ -102,19 +110,23 @@ def _cells(height: int, width: int) -> np.ndarray:
     return np.stack(np.meshgrid(rows, columns, indexing="ij"), axis=-1).reshape(-1, 2)
 
 
-def _sample_index(places: Int[Tensor, "4 n"], patch_px: int) -> Int[Tensor, "n 3 p p"]:
+def _sample_index(places: Int[Tensor, "4 n"], patch_px: tuple[int, int]) -> Int[Tensor, "n 3 h w"]:
     """Where each sample of each patch lies: a turned patch is read in another order."""
     corner, width, plane, turn = places[:, :, None, None, None]
-    rows, columns = _orientations(patch_px, str(places.device))
+    rows, columns = _orientations(*patch_px, str(places.device))
     planes = torch.arange(3, device=places.device)[:, None, None]
     turned = turn.flatten()
     return corner + planes * plane + rows[turned][:, None] * width + columns[turned][:, None]
 
 
 @lru_cache(maxsize=8)
-def _orientations(patch_px: int, device: str) -> tuple[Tensor, Tensor]:
-    """Row and column of each pixel of a square, in each of its eight orientations (8, p, p)."""
-    grid = torch.meshgrid(torch.arange(patch_px), torch.arange(patch_px), indexing="ij")
-    turned = [torch.rot90(torch.stack(grid), turns, (1, 2)) for turns in range(4)]
+def _orientations(height: int, width: int, device: str) -> tuple[Tensor, Tensor]:
+    """Row and column of each pixel of a square, in each of its eight orientations (8, h, w).
+
+    Of a rectangle, the four that are as high and wide come twice.
+    """
+    grid = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    quarters = range(4) if height == width else (0, 2, 0, 2)
+    turned = [torch.rot90(torch.stack(grid), turns, (1, 2)) for turns in quarters]
     both = torch.stack([*turned, *(square.flip(2) for square in turned)], dim=1).to(device)
     return both[0], both[1]

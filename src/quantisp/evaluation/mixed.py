@@ -64,7 +64,7 @@ def mixed_settings(
 
     Raises:
         SettingError: a budget, method or format that does not exist, or two rows of one name.
-        PlanError: a plan that does not fit the network, or quantizes nothing.
+        PlanError: a plan that does not fit the network, or cannot be carried out.
     """
     given = [(setting_of_plan(name, plan, model), plan) for name, plan in (plans or {}).items()]
     met = [

@@ -57,7 +57,7 @@ class StudyNetworks:
         self._rounded: dict[Plan, nn.Module] = {}
         # The weights of the last plan, for all its activation widths; and the network as a graph.
         self._weights: QuantizedModel | None = None
-        self._graph: Graph | None = None
+        self._graph = request.graph
 
     def cast(self, weight_format: str) -> nn.Module:
         """The network with its weights in a float format."""

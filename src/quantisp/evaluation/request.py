@@ -14,7 +14,7 @@ from quantisp.evaluation.execution import Execution
 from quantisp.evaluation.pictures import StudyPicture
 from quantisp.evaluation.protocol import describe_measurement
 from quantisp.evaluation.treatments import plan_of
-from quantisp.quantization import ActivationSettings, Budget, NetworkWork, Plan
+from quantisp.quantization import ActivationSettings, Budget, Graph, NetworkWork, Plan
 from quantisp.records import LayerResult, Setting
 
 __all__ = ["StudyRequest"]
@@ -44,6 +44,7 @@ class StudyRequest:
         activations: how activations are quantized, in settings that give them bits.
         input_bits: what the input of every network, the float one too, is rounded to; None leaves
             it as it is.
+        graph: of the model, where it has been captured already.
         execution: how activations in integers run; None is simulated in float32.
         file_texts: what the files of quantized networks say beside what is in them.
     """
@@ -66,6 +67,7 @@ class StudyRequest:
     work: NetworkWork | None = None
     activations: ActivationSettings = field(default_factory=ActivationSettings)
     input_bits: int | None = None
+    graph: Graph | None = None
     execution: Execution | None = None
     file_texts: Mapping[str, str] = field(default_factory=dict[str, str])
 

@@ -29,6 +29,7 @@ from quantisp.quantization import (
     format_cost,
     measure_sensitivity,
     needs_calibration,
+    network_method,
     plan_cost,
     shared_layers,
 )
@@ -73,12 +74,14 @@ def setting_of_plan(name: str, plan: Plan, model: nn.Module) -> Setting:
     """The setting that a given plan is shown as: by the method of most weights.
 
     Raises:
-        PlanError: the plan does not fit the network, or quantizes none of its layers.
+        PlanError: the plan does not fit the network, quantizes none of its layers, or names two
+            methods that round layers together.
     """
     shared_layers(model, plan)
-    layers = find_layers(model)
+    layers, resolved = find_layers(model), plan.resolve(model)
+    network_method(resolved)
     weights: dict[tuple[str, Granularity], int] = {}
-    for layer, entry in plan.resolve(model).items():
+    for layer, entry in resolved.items():
         if entry.weight_bits is not None:
             key = entry.method, entry.granularity
             weights[key] = weights.get(key, 0) + layers[layer].numel

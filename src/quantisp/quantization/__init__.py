@@ -52,7 +52,12 @@ from quantisp.quantization.model import LayerCoverage, QuantizedModel
 from quantisp.quantization.network import NetworkMethod, NetworkTask, RoundedNetwork
 from quantisp.quantization.packing import pack_quantized, unpack_quantized
 from quantisp.quantization.plan import LayerPlan, Plan
-from quantisp.quantization.quantizing import quantize, quantize_activations
+from quantisp.quantization.quantizing import (
+    capture_for,
+    network_method,
+    quantize,
+    quantize_activations,
+)
 from quantisp.quantization.rounding import Rounding, round_scalar, round_tensor
 from quantisp.quantization.sensitivity import (
     SENSITIVITY_BITS,
@@ -108,6 +113,7 @@ __all__ = [
     "TrainableModel",
     "allocate",
     "capture",
+    "capture_for",
     "cast_network",
     "check_budget",
     "count_macs",
@@ -119,6 +125,7 @@ __all__ = [
     "measure_sensitivity",
     "method_names",
     "needs_calibration",
+    "network_method",
     "network_work",
     "pack_quantized",
     "plan_cost",

@@ -25,7 +25,7 @@ from quantisp.quantization.statistics import count_calls, first_inputs
 from quantisp.quantization.trial import check_finite, check_inputs
 from quantisp.quantization.walk import check_calibration, walk
 
-__all__ = ["quantize", "quantize_activations"]
+__all__ = ["capture_for", "network_method", "quantize", "quantize_activations"]
 
 
 def quantize(
@@ -63,7 +63,7 @@ def quantize(
         raise ModelError("expected a float network, found a quantized one: quantize its original")
     resolved = plan.resolve(model)
     check_inputs(model, calibration)
-    together = _network_method(resolved)
+    together = network_method(resolved)
     inputs = check_calibration(
         resolved,
         calibration,
@@ -88,6 +88,31 @@ def quantize(
     if not plan.quantizes_activations:
         return quantized
     return quantize_activations(quantized, model, plan, calibration or ())
+
+
+def capture_for(
+    plans: Sequence[Plan], model: nn.Module, calibration: Sequence[Float[Tensor, "_ _ _ _"]]
+) -> Graph | None:
+    """The graph that the plans' activations are quantized in; None where all are in float.
+
+    What the graph has no nodes for is found out here, before anything is rounded.
+
+    Args:
+        plans: of weights and activations.
+        model: the float network.
+        calibration: its inputs, as for :func:`quantize_activations`.
+
+    Raises:
+        PlanError: a plan does not fit the graph.
+        ModelError: the network cannot be captured.
+    """
+    planned = [plan for plan in plans if plan.quantizes_activations]
+    if not planned:
+        return None
+    graph = capture(model, calibration[0])
+    for plan in planned:
+        place_quantizers(graph, plan)
+    return graph
 
 
 def quantize_activations(
@@ -149,8 +174,11 @@ def quantize_activations(
     )
 
 
-def _network_method(resolved: Mapping[str, LayerPlan]) -> str | None:
-    """The method of the plan that rounds layers together, if there is one.
+def network_method(resolved: Mapping[str, LayerPlan]) -> str | None:
+    """The method of a plan that rounds layers together, if there is one.
+
+    Args:
+        resolved: what becomes of each layer.
 
     Raises:
         PlanError: there are two.

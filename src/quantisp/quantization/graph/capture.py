@@ -15,12 +15,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from quantisp.errors import ModelError
+from quantisp.errors import ModelError, QuantispError
 from quantisp.quantization.graph.fusing import fuse_clamps
 from quantisp.quantization.graph.lowering import lower, writes_through_views
 from quantisp.quantization.graph.nodes import Graph
 
-__all__ = ["PadsInside", "capture", "pad_inside", "run_padded"]
+__all__ = ["FixesSizes", "PadsInside", "capture", "pad_inside", "run_padded"]
 
 # PyTorch takes a dimension of 1 for one that is always 1.
 LEAST_BATCH = 2
@@ -44,6 +44,16 @@ class PadsInside(Protocol):
         ...
 
 
+@runtime_checkable
+class FixesSizes(Protocol):
+    """A part of a network, such as what a program begins with, that passes some sizes alone."""
+
+    @property
+    def fixed_sizes(self) -> tuple[int | None, ...]:
+        """Of (n, c, h, w), those that can have one value only; None for others."""
+        ...
+
+
 def pad_inside(network: nn.Module, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h2 w2"]:
     """The input as the captured graph takes it."""
     return network.pad_input(x) if isinstance(network, PadsInside) else x
@@ -62,21 +72,23 @@ def run_padded(
 def capture(network: nn.Module, example: Float[Tensor, "n c h w"]) -> Graph:
     """The network as a graph, in evaluation mode; the network is not changed.
 
-    Height, width and batch are dynamic where the network's own code leaves them so; where it does
-    not, the graph's ``size`` is that of the example.
+    Height, width and batch are dynamic where the network's own code, or the program that it was
+    read from, leaves them so; where height or width are not, the graph's ``size`` is that of the
+    example.
 
     Args:
         network: its weights in modules of the kinds that can be quantized.
-        example: an input.
+        example: an input, of the batch that the network takes if it takes one only.
 
     Raises:
         ModelError: it cannot be captured, or does something that no node stands for.
     """
     network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
     example = pad_inside(network, example.detach().cpu())
-    if len(example) < LEAST_BATCH:
+    fixed = _fixed_sizes(network)
+    if fixed[0] is None and len(example) < LEAST_BATCH:
         example = example.expand(LEAST_BATCH, -1, -1, -1)
-    program = _exported(_Whole(network), example)
+    program = _exported(_Whole(network), example, fixed)
     graph = fuse_clamps(lower(program, network, prefix=_Whole.PREFIX))
     return replace(graph, example=tuple(example.shape))
 
@@ -95,13 +107,22 @@ class _Whole(nn.Module):
         return network.forward_padded(x) if isinstance(network, PadsInside) else network(x)
 
 
-def _exported(whole: nn.Module, example: Tensor) -> ExportedProgram:
-    shapes: Any = ({0: Dim.AUTO, 2: Dim.AUTO, 3: Dim.AUTO},)
+def _fixed_sizes(network: nn.Module) -> tuple[int | None, ...]:
+    """Of (n, c, h, w); what the network's own code fixes is found by torch.export."""
+    found = [part.fixed_sizes for part in network.modules() if isinstance(part, FixesSizes)]
+    return found[0] if found else (None,) * 4
+
+
+def _exported(whole: nn.Module, example: Tensor, fixed: tuple[int | None, ...]) -> ExportedProgram:
+    shapes: Any = ({axis: Dim.AUTO for axis in (0, 2, 3) if fixed[axis] is None},)
     try:
         with _quietly():
             program = torch.export.export(whole, (example.contiguous(),), dynamic_shapes=shapes)
             # What happens in place where others look on is beyond us; PyTorch needs seconds for it.
             return program.run_decompositions({}) if writes_through_views(program) else program
+    # A program says itself what it takes.
+    except QuantispError:
+        raise
     # A network of somebody else may fail in any way, and torch.export in more.
     except Exception as error:
         raise ModelError(
