@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import cast
 
@@ -25,7 +25,9 @@ __all__ = [
     "find_settings",
     "find_ways",
     "fitted_settings",
+    "one_or_several",
     "ordered_activations",
+    "whole_numbers",
     "width_of_input",
 ]
 
@@ -128,18 +130,21 @@ def width_of_input(asked: int | None, plans: Sequence[Plan]) -> int | None:
     return widths.pop() if widths else None
 
 
-def find_ways(methods: Sequence[str], granularities: Sequence[str]) -> tuple[tuple[str, str], ...]:
+def find_ways(
+    methods: str | Sequence[str], granularities: str | Sequence[str]
+) -> tuple[tuple[str, str], ...]:
     """Each method with its own granularity, as in ``auto:channel``, or with each of the others."""
     ways: dict[tuple[str, str], None] = {}
-    for text in methods:
+    others = one_or_several(granularities)
+    for text in one_or_several(methods):
         method, colon, own = text.partition(":")
-        ways |= dict.fromkeys((method, each) for each in ([own] if colon else granularities))
+        ways |= dict.fromkeys((method, each) for each in ([own] if colon else others))
     return tuple(ways)
 
 
 def find_settings(
-    weight_bits: Sequence[int],
-    activation_bits: Sequence[int | None],
+    weight_bits: int | Sequence[int],
+    activation_bits: int | Sequence[int | None],
     ways: Sequence[tuple[str, str]],
 ) -> tuple[Setting, ...]:
     """Every way at every pair of widths, in the order of the rows.
@@ -155,7 +160,7 @@ def find_settings(
             activation_bits=width,
         )
         for method, granularity in ways
-        for bits in sorted({operator.index(bits) for bits in weight_bits})
+        for bits in sorted(whole_numbers(weight_bits, "weight"))
         for width in ordered_activations(activation_bits)
     )
     if not settings:
@@ -166,10 +171,31 @@ def find_settings(
     return settings
 
 
-def ordered_activations(activation_bits: Sequence[int | None]) -> tuple[int | None, ...]:
+def ordered_activations(activation_bits: int | Sequence[int | None]) -> tuple[int | None, ...]:
     """Float, then the widest first: weights are rounded once for all of them."""
-    numbers = {operator.index(bits) for bits in activation_bits if bits is not None}
-    return (*([None] if None in activation_bits else []), *sorted(numbers, reverse=True))
+    given = [activation_bits] if isinstance(activation_bits, int) else activation_bits
+    numbers = whole_numbers([bits for bits in given if bits is not None], "activation")
+    return (*([None] if None in given else []), *sorted(numbers, reverse=True))
+
+
+def one_or_several(names: str | Sequence[str]) -> Sequence[str]:
+    """A name by itself is one, not its letters."""
+    return [names] if isinstance(names, str) else names
+
+
+def whole_numbers(widths: object, kind: str) -> set[int]:
+    """The widths, of which one needs no list.
+
+    Raises:
+        SettingError: something else than whole numbers.
+    """
+    several = widths if isinstance(widths, Iterable) else [widths]
+    try:
+        return {operator.index(bits) for bits in cast("Iterable[int]", several)}
+    except TypeError:
+        raise SettingError(
+            f"expected whole numbers of {kind} bits, found {widths!r}: pass a list of them"
+        ) from None
 
 
 def calibration_for(

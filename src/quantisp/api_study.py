@@ -19,6 +19,7 @@ from quantisp.api_settings import (
     find_settings,
     find_ways,
     fitted_settings,
+    one_or_several,
     ordered_activations,
     width_of_input,
 )
@@ -67,15 +68,15 @@ def study(
     degradation: str | None = None,
     inputs: str | Path | None = None,
     targets: str | Path | None = None,
-    weight_bits: Sequence[int] = DEFAULT_BITS,
-    activation_bits: Sequence[int | None] = (None,),
-    methods: Sequence[str] = ("rtn",),
-    granularities: Sequence[str] = ("tensor", "channel"),
-    budgets: Sequence[str] = (),
+    weight_bits: int | Sequence[int] = DEFAULT_BITS,
+    activation_bits: int | Sequence[int | None] = (None,),
+    methods: str | Sequence[str] = ("rtn",),
+    granularities: str | Sequence[str] = ("tensor", "channel"),
+    budgets: str | Sequence[str] = (),
     plans: Mapping[str, Plan] | None = None,
-    weight_formats: Sequence[str] = (),
+    weight_formats: str | Sequence[str] = (),
     calibration: Sources | None = None,
-    skip_layers: Sequence[str] = (),
+    skip_layers: str | Sequence[str] = (),
     observer: str = "mse",
     input_bits: int | None = None,
     sum_bits: int | None = None,
@@ -173,15 +174,15 @@ def study_with_crops(
     degradation: str | None = None,
     inputs: str | Path | None = None,
     targets: str | Path | None = None,
-    weight_bits: Sequence[int] = DEFAULT_BITS,
-    activation_bits: Sequence[int | None] = (None,),
-    methods: Sequence[str] = ("rtn",),
-    granularities: Sequence[str] = ("tensor", "channel"),
-    budgets: Sequence[str] = (),
+    weight_bits: int | Sequence[int] = DEFAULT_BITS,
+    activation_bits: int | Sequence[int | None] = (None,),
+    methods: str | Sequence[str] = ("rtn",),
+    granularities: str | Sequence[str] = ("tensor", "channel"),
+    budgets: str | Sequence[str] = (),
     plans: Mapping[str, Plan] | None = None,
-    weight_formats: Sequence[str] = (),
+    weight_formats: str | Sequence[str] = (),
     calibration: Sources | None = None,
-    skip_layers: Sequence[str] = (),
+    skip_layers: str | Sequence[str] = (),
     observer: str = "mse",
     input_bits: int | None = None,
     sum_bits: int | None = None,
@@ -220,7 +221,7 @@ def study_with_crops(
         input_bits=DEFAULT_INPUT_BITS if input_bits is None else input_bits,
         sum_bits=sum_bits,
     )
-    if sum_bits is not None and all(bits is None for bits in activation_bits):
+    if sum_bits is not None and ordered_activations(activation_bits) == (None,):
         raise SettingError(
             "expected activation bits beside a width of sums, found only float: give "
             "--activation-bits, or leave out --sum-bits"
@@ -245,16 +246,16 @@ def study_with_crops(
     try_out(found.model, place, material)
     example = example_input(material)
     folding = fold_batch_norms(found.model, example)
-    skipped = skipped_layers(folding.network, skip_layers)
+    skipped = skipped_layers(folding.network, one_or_several(skip_layers))
     uniform = [plan_of(setting, skipped, activations) for setting in settings]
     for plan in {plan.default.granularity: plan for plan in uniform}.values():
         plan.resolve(folding.network)
     mixed = mixed_settings(
         folding.network,
         ways=ways,
-        budgets=budgets,
+        budgets=one_or_several(budgets),
         plans=plans,
-        weight_formats=weight_formats,
+        weight_formats=one_or_several(weight_formats),
         skip_layers=skipped,
         activation_bits=ordered_activations(activation_bits),
     )

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 import quantisp
 from quantisp.api import study_with_crops
+from quantisp.api_settings import whole_numbers
 from quantisp.errors import (
     ImageError,
     InputError,
@@ -205,6 +206,7 @@ class OddWeights(NoWeights):
         ({"weight_bits": []}, SettingError, "at least one width"),
         ({"weight_bits": [1]}, SettingError, "2 to 16, found 1"),
         ({"weight_bits": [8, 17]}, SettingError, "2 to 16, found 17"),
+        ({"weight_bits": 17}, SettingError, "2 to 16, found 17"),
         ({"methods": ["best"]}, SettingError, "best"),
         ({"granularities": ["row"]}, SettingError, "found 'row'"),
         ({"device": "abacus"}, SettingError, "'abacus' cannot be used"),
@@ -232,6 +234,28 @@ def test_unusable_input_is_refused_before_anything_is_written(
     with pytest.raises(kind, match=message):
         study_with_crops(out=tmp_path / "out", **{**options, **changes})
     assert os.listdir(tmp_path) == []
+
+
+def test_one_of_a_kind_needs_no_list(data: Path) -> None:
+    """A name by itself is not taken for its letters."""
+    given: dict[str, Any] = {
+        "weight_bits": 6,
+        "methods": "mse",
+        "granularities": "channel",
+        "skip_layers": "tail",
+    }
+    found = quantisp.study(tiny_net(), data / "val", **given)
+    assert [(row.method, row.granularity, row.weight_bits) for row in found.rows] == [
+        ("mse", "channel", 6)
+    ]
+    assert [layer.name for layer in found.coverage if layer.in_float] == ["tail"]
+
+
+def test_widths_of_another_kind_are_said_so() -> None:
+    for widths in ([4.5], None, [None], "48"):
+        with pytest.raises(SettingError, match="expected whole numbers of weight bits, found"):
+            whole_numbers(widths, "weight")
+    assert whole_numbers(8, "weight") == whole_numbers(range(8, 9), "weight") == {8}
 
 
 def test_another_study_is_refused_before_its_tables_are_touched(data: Path, tmp_path: Path) -> None:
