@@ -62,7 +62,7 @@ def quantize(
     if isinstance(model, QuantizedModel):
         raise ModelError("expected a float network, found a quantized one: quantize its original")
     resolved = plan.resolve(model)
-    check_inputs(model, calibration)
+    check_inputs(calibration)
     together = network_method(resolved)
     inputs = check_calibration(
         resolved,
@@ -70,6 +70,8 @@ def quantize(
         least=2 if together == "auto" else 1,
         for_activations=plan.quantizes_activations,
     )
+    if inputs:
+        check_finite(model, inputs, "the float network")
     if together is None:
         rounded = walk(model, resolved, inputs, on_layer, checkpoints=checkpoints)
     else:
