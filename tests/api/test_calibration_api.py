@@ -101,8 +101,11 @@ def test_nor_with_sixteen_bits(data: Path, tmp_path: Path, factor: int, deep: st
         quantisp.study(tiny_net(), images, methods=["gptq"], calibration=calibration)
 
 
-def test_what_auto_decided_is_in_the_result(data: Path, tmp_path: Path, calibration: Path) -> None:
-    """Also of a study that was done before; rows of other methods have none."""
+def test_what_auto_decided_is_in_the_result(
+    data: Path, tmp_path: Path, calibration: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Also of a study that was done before; it is told once, when it is decided."""
+    caplog.set_level("INFO")
     options: dict[str, Any] = {
         "weight_bits": [4],
         "methods": ["rtn:tensor", "auto:channel"],
@@ -117,6 +120,7 @@ def test_what_auto_decided_is_in_the_result(data: Path, tmp_path: Path, calibrat
     assert json.loads(first.to_json())["rows"][1]["decisions"] == list(best.decisions)
     assert "decisions" not in first.to_csv()
     assert quantisp.study(tiny_net(), data / "val", **options).to_json() == first.to_json()
+    assert caplog.messages.count(f"4 bits: {best.decisions[0]}") == 1
     page = report_page(first, [], {})
     assert page.count("mean squared error") >= 2
     assert "4 bits, auto per channel" in page

@@ -19,7 +19,7 @@ from quantisp.quantization import (
     unpack_quantized,
 )
 
-__all__ = ["NETWORKS_FOLDER", "NetworkFiles"]
+__all__ = ["NetworkFiles"]
 
 NETWORKS_FOLDER = "networks"
 

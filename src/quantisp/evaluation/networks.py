@@ -125,6 +125,6 @@ class StudyNetworks:
                 checkpoints=self.files.checkpoints(stem, plan),
             )
             self.files.keep(stem, self._weights)
-        for line in self._weights.decisions:
-            log.info("%s: %s", setting.label, line)
+            for line in self._weights.decisions:
+                log.info("%s: %s", setting.label, line)
         return self._weights
