@@ -92,11 +92,16 @@ class InputSize(nn.Module):
             allowed = ", ".join(str(rule) for rule in self.rules)
             raise ModelError(
                 f"expected an input of the sizes that the program was exported for ({allowed}), "
-                f"found {sizes}: {self._mend(sizes)}"
+                f"found {tuple(_shown(size) for size in sizes)}: {self._mend(sizes)}"
             )
         return picture
 
-    def _mend(self, sizes: tuple[int, ...]) -> str:
+    def _mend(self, sizes: tuple[int | SymInt, ...]) -> str:
         if len(sizes) == len(self.rules) and not self.rules[0].allows(sizes[0]):
             return "export it with a batch of 1, or with a Dim for dimension 0, the batch"
         return "export it with dynamic_shapes, or choose other pictures"
+
+
+def _shown(size: int | SymInt) -> int:
+    """A size; that of the example, of a symbol in a capture."""
+    return size.node.hint if isinstance(size, SymInt) else size
