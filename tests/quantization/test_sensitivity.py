@@ -40,6 +40,21 @@ def test_it_is_the_error_of_quantizing_that_layer_alone(zoo: nn.Module):
 
 
 @pytest.mark.unit
+@pytest.mark.parametrize("method", ["rtn", "mse"])
+def test_transposed_convolutions_of_groups_have_a_scale_for_each_channel(method: str):
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.ConvTranspose2d(3, 6, 2, stride=2, groups=3)).eval()
+    with torch.no_grad():
+        sizes = torch.tensor([1.0, 10.0, 100.0]).reshape(3, 1, 1, 1)
+        network[0].get_parameter("weight").mul_(sizes)
+    inputs = [x.expand(-1, 3, -1, -1) for x in INPUTS]
+    found = measure_sensitivity(network, of(method), inputs, widths=(4,))
+    with torch.inference_mode():
+        apart = quantize(network, of(method))(inputs[3]) - network(inputs[3])
+    assert found["0"][4] == pytest.approx(float(apart.double().square().mean()), rel=1e-4)
+
+
+@pytest.mark.unit
 def test_methods_that_look_at_inputs_see_the_float_statistics(zoo: nn.Module):
     mse, calibrated = (
         measure_sensitivity(zoo, of(method), INPUTS, widths=(3,)) for method in ("mse", "quantease")

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from quantisp.errors import PlanError, RunError, SettingError
 from quantisp.quantization.curvature import output_curvatures
-from quantisp.quantization.layers import Layer, find_layers, naming_layer
+from quantisp.quantization.layer_rounding import round_layer
+from quantisp.quantization.layers import Layer, find_layers
 from quantisp.quantization.methods import CALIBRATED, LOOKS_AT_CURVATURE, METHODS
 from quantisp.quantization.plan import LayerPlan, Plan
 from quantisp.quantization.statistics import (
@@ -206,7 +207,11 @@ class _Bench:
         layer, plan = self.layers[name], replace(self.plans[name], weight_bits=bits)
         own = {key: value.clone() for key, value in layer.module.state_dict().items()}
         try:
-            self._round(layer, plan)
+            weight, bias = round_layer(layer, plan, lambda: self.statistics[name])
+            with torch.no_grad():
+                layer.weight.copy_(weight.dequantize())
+                if bias is not None:
+                    layer.module.get_parameter("bias").copy_(bias)
             with torch.inference_mode():
                 errors = [
                     (self.trial(x) - y).double().square().mean()
@@ -221,26 +226,6 @@ class _Bench:
                 "bits: check the network"
             )
         return found
-
-    @torch.no_grad()
-    def _round(self, layer: Layer, plan: LayerPlan) -> None:
-        int_format = plan.weight_format
-        if int_format is None:
-            raise PlanError(f"expected bits for layer {layer.name!r}, found float: give it some")
-        weight, axis = layer.weight.detach().cpu(), layer.axis(plan.granularity)
-        bias = None
-        with naming_layer(layer.name):
-            if plan.method in METHODS:
-                rounded = METHODS[plan.method](weight, int_format, plan.rounding, axis)
-            else:
-                method = CALIBRATED[plan.method]
-                statistics = self.statistics[layer.name]
-                rounded, bias = method(
-                    layer.module, weight, int_format, plan.rounding, axis, statistics
-                )
-        layer.weight.copy_(rounded.dequantize())
-        if bias is not None:
-            layer.module.get_parameter("bias").copy_(bias)
 
 
 def _method(plan: LayerPlan) -> str:

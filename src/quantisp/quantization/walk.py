@@ -5,18 +5,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from quantisp.errors import ModelError, SettingError
-from quantisp.quantization.affine import QuantizedWeight, weight_scale
+from quantisp.errors import SettingError
+from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.checkpoints import Checkpoints
 from quantisp.quantization.curvature import output_curvatures
-from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import Layer, find_layers, naming_layer
-from quantisp.quantization.matrices import as_matrix, from_matrix
+from quantisp.quantization.layer_rounding import round_layer
+from quantisp.quantization.layers import find_layers
 from quantisp.quantization.methods import CALIBRATED, LOOKS_AT_CURVATURE, METHODS
 from quantisp.quantization.network import RoundedNetwork
 from quantisp.quantization.plan import LayerPlan
@@ -64,7 +64,7 @@ def walk(
         for copied in (copy.deepcopy(model).eval().requires_grad_(False) for _ in range(2))
     )
     layers = find_layers(network)
-    planned = {n: f for n in layers if (f := resolved[n].weight_format) is not None}
+    planned = [name for name in layers if resolved[name].weight_format is not None]
     # What looks at no inputs can be rounded first; the rest comes in the order of use.
     looking = [name for name in planned if resolved[name].method in CALIBRATED]
     calls = count_calls(reference, calibration[0], looking) if looking else {}
@@ -80,6 +80,7 @@ def walk(
     inputs = first_inputs(calibration)
     float_inputs = FloatInputs(reference, inputs, calls)
     known = joint_statistics(network, reference, list(calls), inputs) if apart and calls else {}
+    looked_at = _Looking(network, float_inputs, known, curvatures)
     weights: dict[str, QuantizedWeight] = {}
     done: dict[int, str] = {}
     for count, name in enumerate(names, start=1):
@@ -91,13 +92,7 @@ def walk(
             continue
         found = checkpoints.get_weight(f"layer {name}") if name in calls else None
         if found is None:
-            walked = _Stop(
-                name=name,
-                plan=resolved[name],
-                statistics=known.pop(name, None),
-                curvature=curvatures[name] if name in felt else None,
-            )
-            found = _rounded(layer, walked, planned[name], network, float_inputs)
+            found = round_layer(layer, resolved[name], partial(looked_at.statistics, name))
             if name in calls:
                 checkpoints.put_weight(f"layer {name}", *found)
         weight, bias = found
@@ -116,55 +111,20 @@ def walk(
     return RoundedNetwork(network=finished, weights={n: weights[n] for n in layers if n in weights})
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Stop:
-    """A layer on the way, its statistics if they are known, its curvature for who looks at it."""
+@dataclass(frozen=True)
+class _Looking:
+    """What methods look at: in which network, by what float inputs, and what is known before."""
 
-    name: str
-    plan: LayerPlan
-    statistics: LayerStatistics | None
-    curvature: Tensor | None
+    network: nn.Module
+    float_inputs: FloatInputs
+    known: dict[str, LayerStatistics]
+    curvatures: Mapping[str, Tensor]
 
-
-def _rounded(
-    layer: Layer,
-    stop: _Stop,
-    int_format: IntFormat,
-    network: nn.Module,
-    float_inputs: FloatInputs,
-) -> tuple[QuantizedWeight, Tensor | None]:
-    plan = stop.plan
-    weight = layer.weight.detach().cpu()
-    if weight.dtype != torch.float32:
-        raise ModelError(
-            f"expected float32 weights, layer {layer.name!r} has {weight.dtype}: "
-            "convert the network with .float()"
-        )
-    axis = layer.axis(plan.granularity)
-    if plan.method in METHODS:
-        with naming_layer(layer.name):
-            return _by_weight(layer, weight, int_format, plan, axis), None
-    with naming_layer(layer.name):
-        # Refuses weights that are not finite.
-        weight_scale(weight, int_format)
-    statistics = stop.statistics or layer_statistics(network, stop.name, float_inputs)
-    statistics = replace(statistics, curvature=stop.curvature)
-    method = CALIBRATED[plan.method]
-    with naming_layer(layer.name):
-        return method(layer.module, weight, int_format, plan.rounding, axis, statistics)
-
-
-def _by_weight(
-    layer: Layer, weight: Tensor, int_format: IntFormat, plan: LayerPlan, axis: int | None
-) -> QuantizedWeight:
-    method, groups = METHODS[plan.method], layer.scale_groups
-    if axis is None or groups == 1:
-        return method(weight, int_format, plan.rounding, axis)
-    # Such a method knows one axis of channels: it gets them as rows, whatever their groups.
-    rows = as_matrix(layer.module, weight).flatten(0, 1)
-    found = method(rows, int_format, plan.rounding, 0)
-    codes = from_matrix(layer.module, found.codes.reshape(groups, -1, rows.shape[1]), weight)
-    return QuantizedWeight(codes=codes, scale=found.scale, axis=axis, groups=groups)
+    def statistics(self, name: str) -> LayerStatistics:
+        """Of a layer's inputs as they are now, with its curvature if that was measured."""
+        found = self.known.pop(name, None)
+        found = found or layer_statistics(self.network, name, self.float_inputs)
+        return replace(found, curvature=self.curvatures.get(name))
 
 
 def check_calibration(
