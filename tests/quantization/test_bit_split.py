@@ -1,4 +1,8 @@
+"""Bit-split and stitching against the paper's formulae in plain numbers, and its laws."""
+
 from __future__ import annotations
+
+import functools
 
 import hypothesis.strategies as st
 import pytest
@@ -8,7 +12,14 @@ from method_kit import WIDTHS, assert_no_slice_is_worse, axes, errors, formats, 
 from torch import Tensor
 
 from quantisp.quantization import IntFormat, Rounding
-from quantisp.quantization.methods.bit_split import split_bits, stitch, sweep_digits
+from quantisp.quantization.methods.bit_split import (
+    SWEEPS,
+    improve_digits,
+    split_bits,
+    stitch,
+    sweep_digits,
+)
+from quantisp.quantization.methods.gptq import output_error
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.rounding import ROUNDINGS
 
@@ -104,3 +115,86 @@ def test_no_slice_is_worse_than_round_to_nearest(
 ):
     found = assert_no_slice_is_worse(split_bits, weight, int_format, axis, rounding)
     assert int(found.codes.abs().max()) <= int_format.qmax
+
+
+def correlated(inputs: int) -> Tensor:
+    """Second moments of inputs that go along with each other."""
+    mixing = random_rows(inputs, 4 * inputs).double()
+    return (mixing @ mixing.T / (4 * inputs) + 2.0)[None]
+
+
+def begun(rows: int, inputs: int, bits: int) -> tuple[Tensor, Tensor, Tensor]:
+    """A matrix, the digits of its codes without data, and their scales."""
+    target = random_rows(rows, inputs)
+    found = split_bits(target, IntFormat(bits=bits), "half_even", 0)
+    digits = sweep_digits(found.codes.double(), bits - 1, "half_even").double()
+    return target[None].double(), digits[:, None], found.scale.double()[None]
+
+
+def stitched(digits: list[list[int]]) -> list[int]:
+    return [sum(digit << place for place, digit in enumerate(of_code)) for of_code in digits]
+
+
+def swept(
+    row: Tensor, gram: Tensor, digits: list[list[int]], scale: float
+) -> tuple[list[list[int]], float, float]:
+    """The paper's alternation on the output, in plain loops; and the error that is left."""
+
+    def error(found: list[list[int]], alpha: float) -> float:
+        apart = row - alpha * torch.tensor(stitched(found), dtype=torch.float64)
+        return float(apart @ gram @ apart)
+
+    def with_digit(found: list[list[int]], of_code: int, place: int, digit: int) -> list[list[int]]:
+        return [
+            [digit if (n, m) == (of_code, place) else d for m, d in enumerate(each)]
+            for n, each in enumerate(found)
+        ]
+
+    for _ in range(SWEEPS):
+        codes = torch.tensor(stitched(digits), dtype=torch.float64)
+        alpha, new = float((codes @ gram @ row) / (codes @ gram @ codes)), digits
+        for place in reversed(range(len(digits[0]))):
+            for of_code in range(len(digits)):
+                tried = [with_digit(new, of_code, place, digit) for digit in (-1, 0, 1)]
+                new = min(tried, key=functools.partial(error, alpha=alpha))
+        if error(new, alpha) >= error(digits, scale):
+            break
+        digits, scale = new, alpha
+    return digits, scale, error(digits, scale)
+
+
+@pytest.mark.reference
+@pytest.mark.parametrize("bits", [2, 3, 4])
+def test_sweeps_over_digits_are_those_of_plain_loops(bits: int):
+    target, digits, scale = begun(3, 5, bits)
+    gram = correlated(5)
+    found, found_scale = improve_digits(target, gram, digits, scale, "half_even", shared=False)
+    errors_left = output_error(target, stitch(found) * found_scale[:, :, None], gram)
+    moved = 0
+    for row in range(3):
+        begin = digits[:, 0, row].int().T.tolist()
+        plain, alpha, error = swept(target[0, row], gram[0], begin, float(scale[0, row]))
+        assert found[:, 0, row].int().T.tolist() == plain
+        assert float(found_scale[0, row]) == pytest.approx(alpha, rel=1e-6)
+        assert float(errors_left[0, row]) == pytest.approx(error, rel=1e-5)
+        moved += plain != begin
+    assert moved > 0  # so that digits of the start would not have passed
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(("bits", "share"), [(2, 0.9), (4, 0.5), (8, 0.5)])
+def test_on_outputs_that_go_along_it_is_far_better_than_without_data(
+    bits: int, share: float, shared: bool
+):
+    target, digits, scale = begun(16, 72, bits)
+    scale = scale.mean().expand_as(scale) if shared else scale
+    gram = correlated(72)
+    found = improve_digits(target, gram, digits, scale, "half_even", shared=shared)
+    before, after = (
+        output_error(target, stitch(d) * s[:, :, None], gram) for d, s in ((digits, scale), found)
+    )
+    assert float(after.sum()) < share * float(before.sum())
+    assert shared or bool((after <= before).all())
+    assert float(found[0].abs().max()) == 1.0
+    assert len(found[1].unique()) == (1 if shared else 16)

@@ -11,12 +11,14 @@ from torch import Tensor
 
 from quantisp.errors import ModelError
 from quantisp.quantization import METHODS, IntFormat, LayerMethod, Rounding
+from quantisp.quantization.methods.bit_split import split_bits
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.rounding import ROUNDINGS
 
-every_method = pytest.mark.parametrize("method", METHODS.values(), ids=METHODS)
+WEIGHT_ALONE = {**METHODS, "bit-split without data": split_bits}
+every_method = pytest.mark.parametrize("method", WEIGHT_ALONE.values(), ids=WEIGHT_ALONE)
 # ACIQ clips by a distribution: its error may be larger than that of rounding to nearest.
-FITTING = {name: METHODS[name] for name in ("rtn", "mse", "bit-split")}
+FITTING = {name: method for name, method in WEIGHT_ALONE.items() if name != "aciq"}
 fitting_method = pytest.mark.parametrize("method", FITTING.values(), ids=FITTING)
 
 

@@ -21,7 +21,7 @@ from quantisp.quantization.methods.aciq import clip_analytically
 from quantisp.quantization.methods.adaround import round_adaptively
 from quantisp.quantization.methods.auto import choose_steps
 from quantisp.quantization.methods.bias_correction import correct_biases
-from quantisp.quantization.methods.bit_split import split_bits
+from quantisp.quantization.methods.bit_split import round_by_bit_split
 from quantisp.quantization.methods.brecq import round_blocks
 from quantisp.quantization.methods.equalization import round_equalized
 from quantisp.quantization.methods.external import GROUPS, external_methods
@@ -107,10 +107,10 @@ METHODS: dict[str, LayerMethod] = {
     "rtn": round_to_nearest,
     "mse": minimise_squared_error,
     "aciq": clip_analytically,
-    "bit-split": split_bits,
 }
 CALIBRATED: dict[str, CalibratedMethod] = {
     "adaround": round_adaptively,
+    "bit-split": round_by_bit_split,
     "gptq": round_by_gptq,
     "k-best": round_by_k_best,
     "k-best-bias": round_by_k_best_with_bias,

@@ -38,8 +38,10 @@ from quantisp.quantization.statistics import LayerStatistics
 __all__ = [
     "corrected_bias",
     "improved",
+    "refitted",
     "round_by_quantease",
     "round_by_quantease_with_bias",
+    "sweep",
     "target_weight",
     "without_means",
 ]
@@ -131,8 +133,8 @@ def improved(
     """
     error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
     for _ in range(sweeps):
-        new_scale = _refitted(target, codes, scale, gram, shared=shared)
-        new_codes = _sweep(target, gram, codes, new_scale, int_format, rounding)
+        new_scale = refitted(target, codes, scale, gram, shared=shared)
+        new_codes = sweep(target, gram, codes, new_scale, int_format, rounding)
         new_error = output_error(target, new_codes * new_scale[:, :, None], gram, shared=shared)
         better = new_error < error
         if not bool(better.any()):
@@ -152,7 +154,7 @@ def target_weight(layer: nn.Module, weight: Tensor, statistics: LayerStatistics)
     return torch.linalg.solve(steady, pulled.mT).mT
 
 
-def _sweep(
+def sweep(
     target: Matrix,
     gram: Gram,
     codes: Matrix,
@@ -160,6 +162,7 @@ def _sweep(
     int_format: IntFormat,
     rounding: Rounding,
 ) -> Matrix:
+    """Each code of a row in turn, moved to where the row's error is least; as ``improved``'s."""
     # As GPTQ's: columns in one piece each, and what is far is told of a block at once. All is in
     # codes: how far each column is from its best, and how far another's step moves that.
     # Inputs that are always zero have no curvature, and their codes no effect.
@@ -182,7 +185,8 @@ def _sweep(
     return codes.mT
 
 
-def _refitted(target: Matrix, codes: Matrix, scale: Scales, gram: Gram, *, shared: bool) -> Scales:
+def refitted(target: Matrix, codes: Matrix, scale: Scales, gram: Gram, *, shared: bool) -> Scales:
+    """The scales of least error for these codes; the given one where there is none."""
     seen = codes @ gram
     numerator, denominator = (seen * target).sum(dim=2), (seen * codes).sum(dim=2)
     if shared:
