@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from quantisp.records import StudyResult
 from quantisp.reports.costs import CostPoint, cost_points, knee
+from quantisp.reports.labels import label_points
 from quantisp.reports.series import widest_series
 from quantisp.reports.style import COLOURS, INK, MARKERS, ImageFormat, drawing_style, encoded
 
@@ -55,8 +56,10 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
             top=1 - above_in / height_in,
             wspace=0.08,
         )
-        _draw(left, points, looks, [point.bops_per_px / 1000 for point in points])
-        _draw(right, points, looks, [point.weight_bytes / 1000 for point in points])
+        kilobops = [point.bops_per_px / 1000 for point in points]
+        kilobytes = [point.weight_bytes / 1000 for point in points]
+        _draw(left, points, looks, kilobops)
+        _draw(right, points, looks, kilobytes)
         frontier = [point for point in points if point.on_frontier]
         left.plot(
             [point.bops_per_px / 1000 for point in frontier],
@@ -77,6 +80,8 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
                 markerfacecolor="none",
                 markeredgewidth=1.6,
             )
+        _label(left, points, kilobops)
+        _label(right, points, kilobytes)
         left.set_title("PSNR, dB")
         left.set_xlabel("bit operations, kBOP/px")
         right.set_xlabel("weights, kB")
@@ -121,17 +126,15 @@ def _draw(
             linewidth=0 if group == "formats" else 1.4,
             label="weight formats" if group == "formats" else group,
         )
-        if group != "formats":
-            continue
-        for number, (cost, point) in enumerate(members):
-            axes.annotate(
-                point.label,
-                (cost, point.psnr_db),
-                xytext=(6, 5 if number % 2 else -5),
-                verticalalignment="center",
-                textcoords="offset points",
-                fontsize=7,
-            )
+
+
+def _label(axes: Axes, points: Sequence[CostPoint], costs: Sequence[float]) -> None:
+    named = [
+        (point.label, cost, point.psnr_db)
+        for cost, point in zip(costs, points, strict=True)
+        if point.label
+    ]
+    label_points(axes, named)
 
 
 def _thousands(value: float, _position: int | None) -> str:

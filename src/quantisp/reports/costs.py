@@ -55,8 +55,8 @@ class CostPoint:
     """One row of the study, for the figure.
 
     Args:
-        label: of the row.
-        group: what rows it belongs to: a series, ``mixed`` or ``formats``.
+        label: of a row of a mixed plan or a weight format; empty for others.
+        group: what rows it belongs to: a series, or ``formats``.
         weight_bytes, bops_per_px, psnr_db: of the row.
         on_frontier: no row is cheaper in bit operations and as good.
     """
@@ -104,7 +104,7 @@ def cost_points(result: StudyResult) -> tuple[CostPoint, ...]:
     frontier = _frontier(rows)
     return tuple(
         CostPoint(
-            label=row.setting.label,
+            label=row.setting.label if row.plan or row.weight_format else "",
             group=_group(row),
             weight_bytes=row.weight_bytes,
             bops_per_px=row.bops_per_px,
