@@ -149,7 +149,10 @@ def quantize_activations(
             "of network inputs"
         )
     graph = capture(model, calibration[0]) if graph is None else graph
-    reference = copy.deepcopy(model).cpu().eval()
+    # Where layers were rounded together, they make up for each other: their means are not the
+    # float network's, nor need their channels have its ranges.
+    together = network_method(plan.resolve(model)) is not None
+    reference = copy.deepcopy(quantized.network if together else model).cpu().eval()
     network = copy.deepcopy(quantized.network)
     weights = quantized.weights()
     if plan.activations.power_of_two:
