@@ -14,7 +14,7 @@ from quantisp.quantization import IntFormat, LayerPlan, Plan, find_layers, quant
 from quantisp.quantization.matrices import as_matrix, from_matrix
 from quantisp.quantization.methods import auto
 from quantisp.quantization.methods.gptq import gptq, output_error, round_by_gptq
-from quantisp.quantization.methods.quantease import _sweep, round_by_quantease
+from quantisp.quantization.methods.quantease import round_by_quantease, sweep
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.network import NetworkTask, RoundedNetwork
 from quantisp.quantization.statistics import (
@@ -164,7 +164,7 @@ def test_blocks_of_columns_give_what_one_after_the_other_gives(
     codes, scale = gptq(weight, gram, FOUR_BITS, "half_even", shared=False)
     expected = one_column_after_the_other(weight[0], gram[0], scale[0])
     torch.testing.assert_close(codes[0], expected)
-    swept = _sweep(weight, gram, codes, scale, FOUR_BITS, "half_even")[0]
+    swept = sweep(weight, gram, codes, scale, FOUR_BITS, "half_even")[0]
     for index in range(24):
         slope = (weight[0] - expected * scale[0, :, None]) @ gram[0, :, index]
         ideal = expected[:, index] + slope / (gram[0, index, index] * scale[0])
