@@ -28,9 +28,9 @@ from torch import Tensor, nn
 
 from quantisp.quantization.affine import QuantizedWeight
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.methods.gptq import Gram, Matrix, Scales, as_weight, output_error
+from quantisp.quantization.methods.gptq import Gram, Matrix, Scales, as_weight
 from quantisp.quantization.methods.mse import as_rows, fitted_scale, of_shape, where_better
-from quantisp.quantization.methods.quantease import refitted, sweep, target_weight
+from quantisp.quantization.methods.quantease import in_turn, sweep, target_weight
 from quantisp.quantization.methods.rtn import round_to_nearest
 from quantisp.quantization.rounding import Rounding, round_tensor
 from quantisp.quantization.statistics import LayerStatistics
@@ -81,23 +81,17 @@ def improve_digits(
         rounding: what becomes of a value in the middle between two digits.
         shared: one scale for everything, instead of one a row.
     """
-    error = output_error(target, stitch(digits) * scale[:, :, None], gram, shared=shared)
-    for _ in range(SWEEPS):
-        found, codes = digits.clone(), stitch(digits)
-        new_scale = refitted(target, codes, scale, gram, shared=shared)
-        for place in reversed(range(len(digits))):
+
+    def swept(last: Tensor, scale: Scales) -> Tensor:
+        found, codes = last.clone(), stitch(last)
+        for place in reversed(range(len(found))):
             others = codes - found[place] * 2.0**place
-            left, unit = target - others * new_scale[:, :, None], new_scale * 2.0**place
+            left, unit = target - others * scale[:, :, None], scale * 2.0**place
             found[place] = sweep(left, gram, found[place], unit, TERNARY, rounding)
             codes = others + found[place] * 2.0**place
-        new_error = output_error(target, codes * new_scale[:, :, None], gram, shared=shared)
-        better = new_error < error
-        if not bool(better.any()):
-            break
-        digits = torch.where(better[:, :, None], found, digits)
-        scale = torch.where(better, new_scale, scale)
-        error = torch.where(better, new_error, error)
-    return digits, scale
+        return found
+
+    return in_turn(target, gram, digits, scale, swept, stitch, shared=shared, sweeps=SWEEPS)
 
 
 def split_bits(

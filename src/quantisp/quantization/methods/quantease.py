@@ -14,6 +14,8 @@ cost nothing, and codes are chosen by the centred moments.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -38,6 +40,7 @@ from quantisp.quantization.statistics import LayerStatistics
 __all__ = [
     "corrected_bias",
     "improved",
+    "in_turn",
     "refitted",
     "round_by_quantease",
     "round_by_quantease_with_bias",
@@ -131,18 +134,49 @@ def improved(
         shared: one scale for everything, instead of one a row.
         sweeps: no more than so many.
     """
-    error = output_error(target, codes * scale[:, :, None], gram, shared=shared)
+
+    def swept(codes: Matrix, scale: Scales) -> Matrix:
+        return sweep(target, gram, codes, scale, int_format, rounding)
+
+    return in_turn(target, gram, codes, scale, swept, _itself, shared=shared, sweeps=sweeps)
+
+
+def in_turn(
+    target: Matrix,
+    gram: Gram,
+    parts: Float[Tensor, "*parts groups rows k"],
+    scale: Scales,
+    swept: Callable[[Tensor, Scales], Tensor],
+    codes_of: Callable[[Tensor], Matrix],
+    *,
+    shared: bool,
+    sweeps: int,
+) -> tuple[Float[Tensor, "*parts groups rows k"], Scales]:
+    """Scales refitted and codes swept in turn, while that lessens the error of any row.
+
+    Args:
+        target, gram, scale, shared, sweeps: as ``improved``'s.
+        parts: what codes are put together from, such as their digits; or the codes.
+        swept: the next parts, from the last ones and the scale that was refitted to them.
+        codes_of: the codes of parts.
+    """
+    error = output_error(target, codes_of(parts) * scale[:, :, None], gram, shared=shared)
     for _ in range(sweeps):
-        new_scale = refitted(target, codes, scale, gram, shared=shared)
-        new_codes = sweep(target, gram, codes, new_scale, int_format, rounding)
-        new_error = output_error(target, new_codes * new_scale[:, :, None], gram, shared=shared)
+        new_scale = refitted(target, codes_of(parts), scale, gram, shared=shared)
+        new_parts = swept(parts, new_scale)
+        new_weight = codes_of(new_parts) * new_scale[:, :, None]
+        new_error = output_error(target, new_weight, gram, shared=shared)
         better = new_error < error
         if not bool(better.any()):
             break
-        codes = torch.where(better[:, :, None], new_codes, codes)
+        parts = torch.where(better[:, :, None], new_parts, parts)
         scale = torch.where(better, new_scale, scale)
         error = torch.where(better, new_error, error)
-    return codes, scale
+    return parts, scale
+
+
+def _itself(codes: Tensor) -> Tensor:
+    return codes
 
 
 def target_weight(layer: nn.Module, weight: Tensor, statistics: LayerStatistics) -> Matrix:
