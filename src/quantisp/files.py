@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
+import hashlib
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,6 +66,8 @@ def check_replaceable(folder: Path, marker: str) -> None:
 def write_folder(folder: Path, marker: str, fill: Callable[[Path], Result]) -> Result:
     """Write a folder whole, or not at all: ``fill`` writes beside it, and it is moved when done.
 
+    What a kill left beside it is removed when the same folder is written again.
+
     Args:
         folder: made; an earlier one of the kind is replaced.
         marker: the file that every folder of the kind has; ``fill`` writes it.
@@ -75,15 +79,18 @@ def write_folder(folder: Path, marker: str, fill: Callable[[Path], Result]) -> R
     check_replaceable(folder, marker)
     folder = folder.resolve()
     make_folder(folder.parent)
-    partial, old = (
-        folder.with_name(f".quantisp-{secrets.token_hex(8)}.{kind}") for kind in ("partial", "old")
-    )
+    # A digest, for the name itself may already be as long as names can be.
+    stem = f".quantisp-{hashlib.sha256(os.fsencode(folder.name)).hexdigest()[:16]}"
+    _remove_left_behind(folder, stem)
+    unique = f"{stem}-{secrets.token_hex(4)}"
+    partial, old = (folder.with_name(f"{unique}.{kind}") for kind in ("partial", "old"))
     try:
         partial.mkdir()
-        result = fill(partial)
-        if folder.is_dir():
-            folder.rename(old)
-        partial.rename(folder)
+        with _locked(partial):
+            result = fill(partial)
+            if folder.is_dir():
+                folder.rename(old)
+            partial.rename(folder)
     except OSError as error:
         if old.is_dir() and not folder.exists():
             old.rename(folder)
@@ -93,6 +100,25 @@ def write_folder(folder: Path, marker: str, fill: Callable[[Path], Result]) -> R
         if folder.exists():
             shutil.rmtree(old, ignore_errors=True)
     return result
+
+
+def _remove_left_behind(folder: Path, stem: str) -> None:
+    """What was written for this folder by a process that was killed; who lives holds a lock."""
+    kinds = ("partial", "old") if folder.is_dir() else ("partial",)
+    for path in (found for kind in kinds for found in folder.parent.glob(f"{stem}-*.{kind}")):
+        with contextlib.suppress(OSError), _locked(path):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _locked(folder: Path) -> Generator[None]:
+    """Hold a folder's lock, under whatever name it comes to have; OSError if another has it."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def make_folder(path: Path) -> None:

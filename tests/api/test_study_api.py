@@ -261,7 +261,7 @@ def test_widths_of_another_kind_are_said_so() -> None:
 def test_another_study_is_refused_before_its_tables_are_touched(data: Path, tmp_path: Path) -> None:
     quantisp.study(tiny_net(), data / "val", weight_bits=[4], out=tmp_path)
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(OutputError, match="another settings"):
+    with pytest.raises(OutputError, match="not the same settings"):
         quantisp.study(tiny_net(), data / "val", weight_bits=[5], out=tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -211,7 +211,7 @@ def test_another_study_is_not_overwritten(quantisp: Run, tmp_path: Path):
     before = {path: path.read_bytes() for path in out.iterdir()}
     code, _, complaint = quantisp(*arguments, "--weight-bits", "9", "--out", out)
     assert code == 2
-    assert "another settings" in complaint
+    assert "not the same settings" in complaint
     assert complaint.count("\n") == 1
     assert {path: path.read_bytes() for path in out.iterdir()} == before
 

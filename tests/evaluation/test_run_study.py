@@ -170,7 +170,7 @@ def test_another_study_in_the_folder_is_refused(
         (request(pictures, settings=SETTINGS[1:]), "settings"),
         (request(pictures, within_db=0.1), "tolerance"),
     ):
-        with pytest.raises(OutputError, match=f"holds a study with another {name}:"):
+        with pytest.raises(OutputError, match=rf"holds another study \(not the same {name}\):"):
             run_study(changed, tmp_path, device=CPU)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -102,7 +102,7 @@ def test_weights_that_do_not_fit_an_own_network_are_refused(own: str, tmp_path: 
     def load() -> object:
         return load_own_model(f"{own}:Own", weights)
 
-    assert "No such file" in refusal(load)
+    assert "correct the path" in refusal(load)
     weights.write_bytes(b"abcd")
     assert "does not fit" in refusal(load)
     safetensors.torch.save_file({"spread.weight": torch.zeros(3, 1, 3, 3)}, weights)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import math
 from dataclasses import replace
 
 import pytest
@@ -10,7 +12,7 @@ from rich.console import Console
 
 from quantisp.records import StudyResult, StudyRow
 from quantisp.reports import cost_screen_table, report_page, study_markdown
-from quantisp.reports.cost_figure import cost_figure
+from quantisp.reports.cost_figure import cost_figure, cost_ticks
 from quantisp.reports.costs import cost_points, cost_table, knee, mac_rows
 
 pytestmark = pytest.mark.unit
@@ -106,3 +108,16 @@ def test_the_figure_is_the_same_each_time(mixed: StudyResult) -> None:
         "rtn, per channel, mixed",
         "formats",
     }
+
+
+@pytest.mark.parametrize("ratio", [1.02, 1.3, 1.9, 2.1, 3.0, 7.0, 20.0, 80.0, 2000.0])
+@pytest.mark.parametrize("lowest", [1.0, 1449.0, 7300.0])
+def test_costs_have_labels_on_their_axis_with_room_for_each(lowest: float, ratio: float):
+    costs = (lowest, lowest * ratio)
+    margin = ratio**0.14
+    low, high = lowest / margin, lowest * ratio * margin
+    ticks = [x for x in cost_ticks(costs).tick_values(low, high) if low <= x <= high]
+    assert len(ticks) >= 2
+    gaps = [math.log(b / a) / math.log(high / low) for a, b in itertools.pairwise(ticks)]
+    # Of a panel of 3.5 in.
+    assert min(gaps) * 3.5 > 0.45

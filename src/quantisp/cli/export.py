@@ -139,5 +139,7 @@ def _facts(written: Exported) -> dict[str, Any]:
 
 def _line(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{key} {item}" for key, item in value.items())
-    return "\n".join(map(str, value)) if isinstance(value, list) else str(value)
+        return ", ".join(f"{key} {_line(item)}" for key, item in value.items())
+    if isinstance(value, list):
+        return "\n".join(map(str, value))
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -106,7 +106,7 @@ def quantize_command(
     table.add_column(style="bold")
     table.add_column(overflow="fold")
     for name, value in _facts(written).items():
-        if name not in ("plan", "layers"):
+        if name not in ("plan", "layers") and value != []:
             lines = "\n".join(value) if isinstance(value, list) else str(value)
             table.add_row(name.replace("_", " "), lines)
     console().print(table)

@@ -16,6 +16,7 @@ from quantisp.quantization import (
     FoldedNetwork,
     Plan,
     find_layers,
+    names_like,
     weight_buffers,
 )
 from quantisp.records import LayerResult
@@ -40,7 +41,7 @@ def skipped_layers(network: nn.Module, patterns: Sequence[str]) -> tuple[str, ..
         if not found:
             raise PlanError(
                 f"expected a layer of the network in --skip-layers, {pattern!r} matches none: "
-                f"choose among {', '.join(name or ROOT for name in layers)}"
+                f"choose among {names_like(pattern, [name or ROOT for name in layers])}"
             )
         skipped |= found
     unknown = [name for name, layer in layers.items() if layer.output_axis is None]

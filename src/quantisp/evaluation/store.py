@@ -89,8 +89,8 @@ class JobStore:
         differing = [name for name in study if found.get(name) != _plain(study[name])]
         if differing:
             raise OutputError(
-                f"expected an empty folder or this study, {folder} holds a study with another "
-                f"{' and '.join(differing)}: choose another --out"
+                f"expected an empty folder or this study, {folder} holds another study (not the "
+                f"same {' and '.join(differing)}): choose another --out"
             )
         return True
 

@@ -236,6 +236,8 @@ def _load_own_weights(model: nn.Module, path: Path) -> None:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
+    if not path.is_file():
+        raise ModelError(f"expected a file of weights, {path} is none: correct the path")
     try:
         model.load_state_dict(load_file(path))
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:

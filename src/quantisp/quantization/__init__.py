@@ -37,6 +37,7 @@ from quantisp.quantization.layers import (
     BUFFER_KIND,
     Layer,
     find_layers,
+    names_like,
     weight_buffers,
 )
 from quantisp.quantization.methods import (
@@ -124,6 +125,7 @@ __all__ = [
     "format_cost",
     "measure_sensitivity",
     "method_names",
+    "names_like",
     "needs_calibration",
     "network_method",
     "network_work",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import cast
 
 from torch import Tensor, nn
@@ -18,6 +19,7 @@ __all__ = [
     "Layer",
     "bias_of",
     "find_layers",
+    "names_like",
     "naming_layer",
     "over_channels",
     "small_modules",
@@ -29,6 +31,8 @@ _OUTPUT_AXIS: dict[type[nn.Module], int] = {nn.Conv2d: 0, nn.ConvTranspose2d: 1,
 LAYER_KINDS = ", ".join(kind.__name__ for kind in _OUTPUT_AXIS)
 # What makes the weight that multiplies out of the parameter, where a class overrides it.
 _COMPUTING = ("forward", "_conv_forward")
+# So many names are told in an error.
+_FEW = 8
 # What stands in a coverage for a buffer, which is no module.
 BUFFER_KIND = "buffer"
 BUFFER_IN_FLOAT = "a buffer, which no plan quantizes"
@@ -134,6 +138,20 @@ def naming_layer(name: str) -> Generator[None]:
         yield
     except QuantispError as error:
         raise type(error)(f"in layer {name!r}: {error}") from error
+
+
+def names_like(wrong: str, names: list[str]) -> str:
+    """The layers that may have been meant, in words; all of them where there are few.
+
+    >>> names_like("nose", ["head", "body"])
+    'head, body'
+    >>> names_like("tial", [*map(str, range(8)), "tail"])[:30]
+    '9 layers, such as tail, 7, 6, '
+    """
+    if len(names) <= _FEW:
+        return ", ".join(names) or "none, for it has no weights"
+    likely = get_close_matches(wrong, names, n=_FEW, cutoff=0.0)
+    return f"{len(names)} layers, such as {', '.join(likely)}"
 
 
 def bias_of(module: nn.Module) -> nn.Parameter | None:

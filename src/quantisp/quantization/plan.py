@@ -16,7 +16,7 @@ from quantisp.quantization.activations.settings import (
     check_activation_bits,
 )
 from quantisp.quantization.formats import IntFormat
-from quantisp.quantization.layers import LAYER_KINDS, Layer, find_layers
+from quantisp.quantization.layers import LAYER_KINDS, Layer, find_layers, names_like
 from quantisp.quantization.methods import check_method
 from quantisp.quantization.rounding import ROUNDINGS, Rounding
 from quantisp.records import Granularity
@@ -162,7 +162,7 @@ class Plan:
             if name not in layers:
                 raise PlanError(
                     f"expected layers of the network, the plan names {name!r}: "
-                    f"choose among {', '.join(layers) or 'none, for it has no weights'}"
+                    f"choose among {names_like(name, list(layers))}"
                 )
         if self.default.weight_bits is not None and not layers:
             raise PlanError(
@@ -199,9 +199,9 @@ class Plan:
             "the plan", document, allowed={"schema", "default", "layers", "activations"}
         )
         if type(content.get("schema")) is not int or content["schema"] != SCHEMA:
+            found = repr(content["schema"]) if "schema" in content else "none"
             raise PlanError(
-                f"expected a plan of schema {SCHEMA}, found {content.get('schema')!r}: "
-                f'write "schema": {SCHEMA}'
+                f'expected a plan of schema {SCHEMA}, found {found}: write "schema": {SCHEMA}'
             )
         default = _read_layer("default", content.get("default"), inherited={})
         entries = _object("layers", content.get("layers", {}), allowed=None)
@@ -290,6 +290,8 @@ def _check_kinds(
 
 
 def _read_layer(where: str, value: object, inherited: Mapping[str, Any]) -> LayerPlan:
+    if value is None:
+        raise PlanError(f"expected {where} in the plan, found none: write a JSON object as {where}")
     entry = _object(where, value, allowed={known.name for known in fields(LayerPlan)})
     _check_kinds(where, entry, _KINDS)
     settings = {**inherited, **entry}

@@ -14,14 +14,20 @@ from quantisp.reports.style import COLOURS, INK, MARKERS, ImageFormat, drawing_s
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.ticker import Locator
 
-__all__ = ["cost_figure"]
+__all__ = ["cost_figure", "cost_ticks"]
 
 _WIDTH_IN = 8.0
 _PANEL_IN = 3.3
 _BELOW_IN = 0.55
 _TITLE_IN = 0.49
 _LEGEND_LINE_IN = 0.22
+_SIDE_MARGIN = 0.14
+# Of labels beside each other.
+_LABEL_IN = 0.5
+# Times powers of ten, the finest first.
+_STEPS = ((1.0, 1.5, 2.0, 3.0, 5.0, 7.0), (1.0, 2.0, 3.0, 5.0), (1.0, 2.0, 5.0), (1.0, 3.0), (1.0,))
 
 
 def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
@@ -51,7 +57,7 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
         left, right = figure.subplots(1, 2, sharey=True)
         figure.subplots_adjust(
             left=0.06,
-            right=0.985,
+            right=0.965,
             bottom=_BELOW_IN / height_in,
             top=1 - above_in / height_in,
             wspace=0.08,
@@ -68,7 +74,7 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
             linewidth=1.2,
             linestyle=(0, (4, 2)),
             zorder=3,
-            label="frontier; a ring at the knee",
+            label="frontier" if best is None else "frontier; a ring at the knee",
         )
         if best is not None and best.bops_per_px is not None:
             left.plot(
@@ -102,12 +108,12 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
 def _draw(
     axes: Axes, points: Sequence[CostPoint], looks: Sequence[str], costs: Sequence[float]
 ) -> None:
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+    from matplotlib.ticker import FuncFormatter, NullLocator
 
     axes.set_xscale("log")
-    axes.margins(x=0.14, y=0.08)
+    axes.margins(x=_SIDE_MARGIN, y=0.08)
     axes.grid(visible=True, axis="y")
-    axes.xaxis.set_major_locator(LogLocator(base=10, subs=(1, 2, 3, 5)))
+    axes.xaxis.set_major_locator(cost_ticks(costs))
     axes.xaxis.set_major_formatter(FuncFormatter(_thousands))
     axes.xaxis.set_minor_locator(NullLocator())
     for index, group in enumerate(looks):
@@ -126,6 +132,25 @@ def _draw(
             linewidth=0 if group == "formats" else 1.4,
             label="weight formats" if group == "formats" else group,
         )
+
+
+def cost_ticks(costs: Sequence[float]) -> Locator:
+    """As many as have room for their labels."""
+    from matplotlib.ticker import LogLocator, MaxNLocator
+
+    low, high = min(costs), max(costs)
+    if high < 2 * low:
+        # There a logarithmic axis is nearly even.
+        return MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10])
+    decades = (1 + 2 * _SIDE_MARGIN) * math.log10(high / low)
+    panel_in = _WIDTH_IN / 2 - _TITLE_IN
+
+    def room_in(steps: tuple[float, ...]) -> float:
+        gaps = [math.log10(b / a) for a, b in zip(steps, (*steps[1:], 10.0), strict=True)]
+        return min(gaps) / decades * panel_in
+
+    fitting = (steps for steps in _STEPS if room_in(steps) >= _LABEL_IN)
+    return LogLocator(base=10, subs=next(fitting, _STEPS[-1]))
 
 
 def _label(axes: Axes, points: Sequence[CostPoint], costs: Sequence[float]) -> None:

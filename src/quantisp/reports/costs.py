@@ -164,7 +164,9 @@ def cost_screen_table(result: StudyResult) -> Table | None:
     for index, cells in enumerate(table.rows):
         style = "bold green" if index == table.knee else ""
         shown.add_row(*map(Text, cells), style=style)
-    shown.caption = "green: the knee; * on the frontier of PSNR against bit operations"
+    shown.caption = "* on the frontier of PSNR against bit operations"
+    if table.knee is not None:
+        shown.caption += f"; the knee: {table.rows[table.knee][0]}"
     return shown
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -117,3 +119,42 @@ def test_an_export_says_what_it_is(tmp_path: Path):
     assert (document["format"], document["schema"]) == ("quantisp-export-vectors", 1)
     assert document["sample"] == {"source": "noise", "x": 0, "y": 0, "width": 7, "height": 5}
     assert torch.is_tensor(request(integers("chain"), 1, 5, 7).sample.x)
+
+
+WRITER = """
+import sys, time
+from pathlib import Path
+from quantisp.files import write_folder
+def fill(folder):
+    (folder / "half").write_text("")
+    print("begun", flush=True)
+    time.sleep(600)
+write_folder(Path(sys.argv[1]), "m.json", fill)
+"""
+
+
+@pytest.mark.unit
+def test_what_a_kill_left_beside_a_folder_is_removed_by_the_next_write(tmp_path: Path):
+    out, other = tmp_path / "out", tmp_path / "other"
+
+    def fill(folder: Path) -> None:
+        (folder / "m.json").write_text("")
+
+    def hidden() -> list[Path]:
+        return [path for path in tmp_path.iterdir() if path.name.startswith(".quantisp-")]
+
+    command = [sys.executable, "-c", WRITER, str(out)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as writer:
+        try:
+            assert writer.stdout is not None
+            assert writer.stdout.readline() == b"begun\n"
+            (lives,) = hidden()
+            write_folder(out, "m.json", fill)
+            # Not that of a process that lives, or of another folder.
+            assert hidden() == [lives]
+        finally:
+            writer.kill()
+    write_folder(other, "m.json", fill)
+    assert hidden() == [lives]
+    write_folder(out, "m.json", fill)
+    assert hidden() == []

@@ -37,7 +37,8 @@ def read_png(path: Path, options: RawOptions) -> RawImage:
     if colour != GREY or depth not in (8, 16):
         raise ImageError(
             f"expected a grey PNG of 8 or 16 bits in {path}, found colour type {colour} with "
-            f"{depth} bits: convert it to 16-bit grey, without changing its values"
+            f"{depth} bits: convert it to 16-bit grey, without changing its values, or make a "
+            "capture of a photograph with quantisp simulate"
         )
     check_size(path, width, height, stored_bytes=size)
     try:

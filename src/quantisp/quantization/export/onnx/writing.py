@@ -182,6 +182,8 @@ def _whole_network(request: ExportRequest, model: Any, x: Tensor, runtime: Runti
     steps = network.integers[output].codes.qmax
     found = np.rint(runtime.run_whole(model, x.numpy()).astype(np.float64) * steps)
     difference = np.abs(found - executor.run(x, [output])[output].numpy())
+    if not difference.any():
+        return "equal, run as a whole"
     share = np.count_nonzero(difference) / difference.size
     return f"differs in {share:.3%} of values, by {int(difference.max())} at most, run as a whole"
 
