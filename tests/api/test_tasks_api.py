@@ -166,7 +166,7 @@ def test_other_inputs_are_another_job(pictures: Path, tmp_path: Path):
     options = {**OPTIONS, "inputs": inputs, "targets": pictures, "out": tmp_path / "out"}
     study(Smoother(), **options)
     sharp_picture(inputs / "picture0.png", 56, 56)
-    with pytest.raises(InputError, match="another pictures"):
+    with pytest.raises(InputError, match="not the same pictures"):
         study(Smoother(), **options)
 
 
