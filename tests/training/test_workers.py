@@ -60,7 +60,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 # Gradients are summed in another order. Muon's iteration runs in bfloat16, and makes much of
 # directions that hardly any gradient has: by how much depends on the processor.
-@pytest.mark.parametrize(("optimizer", "most"), [("adamw", 1e-5), ("muon", 0.05)])
+@pytest.mark.parametrize(("optimizer", "most"), [("adamw", 1e-4), ("muon", 0.15)])
 def test_two_processes_take_the_steps_of_one(tmp_path: Path, optimizer: str, most: float) -> None:
     run(tmp_path / "one", 1, optimizer)
     run(tmp_path / "two", 2, optimizer)
@@ -69,16 +69,16 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, optimizer: str, mos
     assert sorted(ended.stdout.split("\n")) == ["", "0 2", "1 2"]
     one, first = weights(tmp_path / "one"), dict(tiny_net().state_dict())
 
-    def apart(folder: Path) -> float:
-        """The distance of a matrix in its own steps, in the middle of all matrices."""
-        return statistics.median(
-            float((value - one[name]).norm() / (one[name] - first[name]).norm())
+    def apart(folder: Path) -> dict[str, float]:
+        """The distance of each parameter from one process's, in what that moved it by."""
+        return {
+            name: float((value - one[name]).norm() / (one[name] - first[name]).norm())
             for name, value in weights(folder).items()
-            if value.ndim > 1
-        )
+        }
 
-    assert apart(tmp_path / "two") < most
-    assert apart(tmp_path / "torchrun") < most
+    for other in ("two", "torchrun"):
+        for name, distance in apart(tmp_path / other).items():
+            assert distance < most, name
     # The twin: with other patches the steps are others.
     (tmp_path / "seeded").mkdir()
     settings = tiny_settings(steps=5, seed=1, optimizer=optimizer)
@@ -90,7 +90,10 @@ def test_two_processes_take_the_steps_of_one(tmp_path: Path, optimizer: str, mos
         pattern=KODAK_CFA,
         folder=tmp_path / "seeded",
     )
-    assert apart(tmp_path / "seeded") > 2 * most
+    seeded = apart(tmp_path / "seeded")
+    assert seeded["tail.weight"] > 0.1
+    matrices = [distance for name, distance in seeded.items() if first[name].ndim > 1]
+    assert statistics.median(matrices) > most
 
 
 def test_one_process_needs_no_launcher() -> None:

@@ -20,6 +20,8 @@ __all__ = ["cost_figure", "cost_ticks"]
 
 _WIDTH_IN = 8.0
 _PANEL_IN = 3.3
+# Of each of the two, of what the figure's margins leave.
+_PANEL_WIDTH_IN = 3.48
 _BELOW_IN = 0.55
 _TITLE_IN = 0.49
 _LEGEND_LINE_IN = 0.22
@@ -143,11 +145,10 @@ def cost_ticks(costs: Sequence[float]) -> Locator:
         # There a logarithmic axis is nearly even.
         return MaxNLocator(nbins=4, steps=[1, 2, 2.5, 5, 10])
     decades = (1 + 2 * _SIDE_MARGIN) * math.log10(high / low)
-    panel_in = _WIDTH_IN / 2 - _TITLE_IN
 
     def room_in(steps: tuple[float, ...]) -> float:
         gaps = [math.log10(b / a) for a, b in zip(steps, (*steps[1:], 10.0), strict=True)]
-        return min(gaps) / decades * panel_in
+        return min(gaps) / decades * _PANEL_WIDTH_IN
 
     fitting = (steps for steps in _STEPS if room_in(steps) >= _LABEL_IN)
     return LogLocator(base=10, subs=next(fitting, _STEPS[-1]))
