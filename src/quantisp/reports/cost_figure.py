@@ -21,7 +21,7 @@ __all__ = ["cost_figure", "cost_ticks"]
 _WIDTH_IN = 8.0
 _PANEL_IN = 3.3
 # Of each of the two, of what the figure's margins leave.
-_PANEL_WIDTH_IN = 3.48
+_PANEL_WIDTH_IN = 3.4
 _BELOW_IN = 0.55
 _TITLE_IN = 0.49
 _LEGEND_LINE_IN = 0.22
@@ -58,7 +58,7 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
         figure = Figure(figsize=(_WIDTH_IN, height_in), dpi=150)
         left, right = figure.subplots(1, 2, sharey=True)
         figure.subplots_adjust(
-            left=0.06,
+            left=0.08,
             right=0.965,
             bottom=_BELOW_IN / height_in,
             top=1 - above_in / height_in,
@@ -98,7 +98,7 @@ def cost_figure(result: StudyResult, image_format: ImageFormat) -> bytes | None:
             handles,
             labels,
             loc="upper left",
-            bbox_to_anchor=(0.055, 1 - 0.1 / height_in),
+            bbox_to_anchor=(0.075, 1 - 0.1 / height_in),
             frameon=False,
             borderpad=0,
             borderaxespad=0,
